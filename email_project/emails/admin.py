@@ -1,0 +1,65 @@
+from typing import ClassVar
+
+from django.contrib import admin
+from django.utils.safestring import SafeString
+
+from shared_events.outbox.admin import ReadOnlyAdmin, attempts_as_table
+
+from .models import SentEmail
+
+
+@admin.register(SentEmail)
+class SentEmailAdmin(ReadOnlyAdmin):
+    list_display = (
+        "id",
+        "status",
+        "recipient",
+        "subject",
+        "retry_count",
+        "possible_duplicates",
+        "due_at",
+        "received_at",
+        "sent_at",
+    )
+    list_filter = ("status", "failure_class", "on_uncertain")
+    search_fields = ("id__exact", "recipient__exact")
+    search_help_text = "The whole id of a notification, or a whole recipient"
+    ordering = ("-id",)
+    fieldsets: ClassVar = (
+        (None, {"fields": ("id", "status", "recipient", "subject", "message_id", "sender", "reply_to")}),
+        (
+            "Times",
+            {
+                "fields": (
+                    "created_at",
+                    "received_at",
+                    "send_after",
+                    "send_before",
+                    "dated_at",
+                    "sent_at",
+                    "settled_at",
+                    "due_at",
+                )
+            },
+        ),
+        (
+            "Outcome",
+            {
+                "fields": (
+                    "retry_count",
+                    "possible_duplicates",
+                    "failure_class",
+                    "failure_code",
+                    "failure_detail",
+                    "attempts_table",
+                )
+            },
+        ),
+        ("Uncertain", {"fields": ("on_uncertain", "uncertain_phase", "uncertain_since", "uncertain_host")}),
+        ("Claim", {"fields": ("status_version", "generation", "crashes", "lease_token", "data_started_at")}),
+        ("Body", {"classes": ("collapse",), "fields": ("message", "html")}),
+    )
+
+    @admin.display(description="attempts")
+    def attempts_table(self, mail: SentEmail) -> SafeString:
+        return attempts_as_table(mail.attempts)

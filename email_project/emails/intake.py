@@ -1,0 +1,184 @@
+"""Intake: notifications from Kafka become rows of `sent_emails`, each once. It never waits for SMTP."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+
+from shared_events.contracts import topics
+from shared_events.contracts.events import (
+    EmailNotificationCreated,
+    EmailUncertain,
+    UnreadableEventError,
+    decode,
+    new_id,
+    now,
+)
+from shared_events.dead_letters.models import DeadLetter, record_dead_letters
+from shared_events.kafka.consumer import Record
+from shared_events.outbox.claim import in_seconds
+from shared_events.outbox.models import OutboxEvent
+
+from .delivery import Delivery
+from .message import message_id_for
+from .models import SentEmail
+from .sending import EmailSender
+from .settlement import report_of, uncertain_of
+
+RACES = 3
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What a batch of records asks for: notifications by id (the first event of each), those published again, and what cannot be read."""
+
+    wanted: dict[UUID, EmailNotificationCreated]
+    published_again: set[UUID]
+    letters: list[DeadLetter]
+    records: dict[UUID, Record]
+
+
+class Intake:
+    """`handle` is the consumer loop's: one transaction of at most four statements for a batch without dead letters."""
+
+    def __init__(self, sender: EmailSender, *, ring: Callable[[], None]) -> None:
+        self._sender = sender
+        self._ring = ring
+        self._too_old_after = timedelta(days=settings.SENT_EMAILS_RETENTION_DAYS / 2)
+
+    def handle(self, records: Sequence[Record]) -> None:
+        """Commits the effect of each record, or its dead letter. Raises the database's errors."""
+        batch = self._read(records)
+        for race in range(RACES):
+            try:
+                self._store(batch)
+                return
+            except IntegrityError:
+                # Another consumer stored one of them between our look and our insert: look again.
+                if race == RACES - 1:
+                    raise
+
+    def _read(self, records: Sequence[Record]) -> _Batch:
+        batch = _Batch({}, set(), [], {})
+        for record in records:
+            try:
+                event = decode(record.value, expected=(EmailNotificationCreated,))
+            except UnreadableEventError as error:
+                log.error(
+                    "record cannot be read",
+                    topic=record.topic,
+                    partition=record.partition,
+                    offset=record.offset,
+                    cause=error.letter_class,
+                )
+                batch.letters.append(
+                    DeadLetter.of_record(
+                        record,
+                        letter_class=error.letter_class,
+                        cause=error.cause,
+                        notification_id=error.notification_id,
+                    )
+                )
+                continue
+            batch.wanted.setdefault(event.notification_id, event)
+            batch.records.setdefault(event.notification_id, record)
+            if record.publication > 1:
+                batch.published_again.add(event.notification_id)
+        return batch
+
+    def _store(self, batch: _Batch) -> None:
+        leased_until = time.monotonic() + self._sender.lease_seconds
+        with transaction.atomic():
+            known = (
+                set(SentEmail.objects.filter(pk__in=list(batch.wanted)).values_list("pk", flat=True))
+                if batch.wanted
+                else set()
+            )
+            too_old = {
+                event.notification_id
+                for event in batch.wanted.values()
+                if event.notification_id not in known and self._is_too_old(event)
+            }
+            fresh = [event for key, event in batch.wanted.items() if key not in known and key not in too_old]
+            room = self._sender.room()
+            mails = [self._row(event, own=index < room) for index, event in enumerate(fresh)]
+            SentEmail.objects.bulk_create(mails)
+            answers = self._answer(known & batch.published_again, batch, too_old)
+            letters = [*batch.letters, *(self._too_old_letter(batch.records[key], key) for key in too_old)]
+            record_dead_letters(letters, topic=settings.DEAD_LETTER_TOPIC, producer=settings.PRODUCER)
+        self._sender.accept([self._delivery(mail, leased_until) for mail in mails[:room]])
+        if len(mails) > room:
+            self._sender.claim_soon()
+        if answers or letters:
+            self._ring()
+        log.info("records taken in", new=len(mails), known=len(known), dead_letters=len(letters))
+
+    def _is_too_old(self, event: EmailNotificationCreated) -> bool:
+        """Older than half of the retention, an unknown id may have been sent and pruned."""
+        return now() - max(event.created_at, event.send_after or event.created_at) > self._too_old_after
+
+    def _row(self, event: EmailNotificationCreated, *, own: bool) -> SentEmail:
+        """`own`: leased by this process, and marked with its insert unless it is to be held when uncertain."""
+        lease: dict[str, Any] = {"due_at": Now()}
+        if own:
+            marked = Now() if event.on_uncertain == SentEmail.OnUncertain.RESEND.value else None
+            lease = {
+                "due_at": in_seconds(self._sender.lease_seconds),
+                "lease_token": self._sender.token,
+                "crashes": 1,
+                "data_started_at": marked,
+            }
+        received_at = now()
+        return SentEmail(
+            id=event.notification_id,
+            event_id=event.event_id,
+            created_at=event.created_at,
+            received_at=received_at,
+            send_after=event.send_after,
+            send_before=event.send_before,
+            on_uncertain=event.on_uncertain,
+            message_id=message_id_for(event.notification_id, settings.DEFAULT_FROM_EMAIL),
+            dated_at=received_at.replace(microsecond=0),
+            sender=settings.DEFAULT_FROM_EMAIL,
+            recipient=event.recipient,
+            subject=event.subject,
+            message=event.message,
+            html=event.html,
+            reply_to=event.reply_to,
+            **lease,
+        )
+
+    def _delivery(self, mail: SentEmail, leased_until: float) -> Delivery:
+        values = {name: getattr(mail, name) for name in SentEmail.CLAIM_FIELDS} | {"data_started_at": None}
+        return Delivery.of_row([values[name] for name in SentEmail.CLAIM_FIELDS], leased_until=leased_until)
+
+    def _answer(self, known: set[UUID], batch: _Batch, too_old: set[UUID]) -> int:
+        """Tells the notification service what is known of those it asked for again; Kafka's own redeliveries stay silent."""
+        reports = [report_of(mail) for mail in SentEmail.objects.filter(pk__in=known)] if known else []
+        reports += [self._too_old_report(batch.wanted[key]) for key in too_old]
+        OutboxEvent.objects.bulk_create([OutboxEvent.of(report, topics.NOTIFICATION_STATUS) for report in reports])
+        return len(reports)
+
+    def _too_old_report(self, event: EmailNotificationCreated) -> EmailUncertain:
+        message_id = message_id_for(event.notification_id, settings.DEFAULT_FROM_EMAIL)
+        return EmailUncertain(
+            event_id=new_id(),
+            notification_id=event.notification_id,
+            status_version=1,
+            occurred_at=now(),
+            producer=settings.PRODUCER,
+            uncertain=uncertain_of("unknown", now(), "", message_id),
+        )
+
+    def _too_old_letter(self, record: Record, notification_id: UUID) -> DeadLetter:
+        cause = "older than half of SENT_EMAILS_RETENTION_DAYS: it may have been sent and its row deleted since"
+        return DeadLetter.of_record(record, letter_class="too_old", cause=cause, notification_id=notification_id)

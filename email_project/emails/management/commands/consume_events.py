@@ -1,0 +1,91 @@
+import threading
+from typing import Any
+
+from confluent_kafka import Consumer
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from email_project.emails.intake import Intake
+from email_project.emails.sending import EmailSender, SenderOptions, server_from_settings
+from email_project.emails.settlement import DeliveryPolicy
+from shared_events.contracts.topics import NOTIFICATION_EVENTS
+from shared_events.dead_letters.writer import write_dead_letter
+from shared_events.kafka.configuration import consumer_configuration, logger
+from shared_events.kafka.consumer import ConsumerLoop
+from shared_events.outbox.wakeup import WakeUp
+from shared_events.runtime.breaker import CircuitBreaker
+from shared_events.runtime.database import is_passing
+from shared_events.runtime.liveness import Liveness
+from shared_events.runtime.loop import run_until_stopped
+from shared_events.runtime.stop import StopSignal
+
+BOOKKEEPER_SECONDS = 0.5
+
+
+class Command(BaseCommand):
+    help = (
+        "Takes notifications in from Kafka and sends them over SMTP until SIGTERM or SIGINT. Any number may run at once. "
+        "Configured by EMAIL_URL, DEFAULT_FROM_EMAIL, SMTP_* and EMAIL_*."
+    )
+
+    def handle(self, *_args: Any, **_options: Any) -> None:
+        wake_up = WakeUp(settings.REDIS_URL, settings.PRODUCER)
+        sender = EmailSender(
+            server_from_settings(),
+            DeliveryPolicy.from_settings(),
+            SenderOptions.from_settings(polls=False),
+            ring=wake_up.ring,
+            breaker=CircuitBreaker("smtp"),
+        )
+        configuration = consumer_configuration(
+            settings.KAFKA, client_id=settings.PRODUCER, group=settings.CONSUMER_GROUP
+        )
+        loop = ConsumerLoop(
+            Consumer(configuration, logger=logger),
+            NOTIFICATION_EVENTS,
+            Intake(sender, ring=wake_up.ring).handle,
+            write_dead_letter=write_dead_letter,
+            is_passing=is_passing,
+        )
+        with StopSignal() as stop:
+            bookkeeper = Bookkeeper(sender, stop)
+            bookkeeper.start()
+            sender.start()
+
+            def step() -> int:
+                bookkeeper.raise_its_error()
+                return loop.run_once()
+
+            try:
+                run_until_stopped(step, idle=lambda: None, stop=stop, liveness=Liveness(settings.LIVENESS_FILE))
+            finally:
+                stop.received = True
+                bookkeeper.join()
+                loop.close()
+                sender.close()
+            bookkeeper.raise_its_error()
+
+
+class Bookkeeper(threading.Thread):
+    """Runs the sender's rounds beside the consumer loop; an error that ends them is raised in the main thread."""
+
+    def __init__(self, sender: EmailSender, stop: StopSignal) -> None:
+        super().__init__(name="bookkeeper", daemon=True)
+        self._sender = sender
+        self._signal = stop
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            run_until_stopped(
+                lambda: self._sender.step(BOOKKEEPER_SECONDS),
+                idle=lambda: None,
+                stop=self._signal,
+                liveness=Liveness(""),
+            )
+        except Exception as error:  # noqa: BLE001 (the main thread raises it)
+            self._error = error
+
+    def raise_its_error(self) -> None:
+        if self._error is not None:
+            raise self._error

@@ -1,0 +1,1 @@
+"""The parts of `manage_scripts/demo.py`: embedded servers, the mailbox, processes, samples, display."""

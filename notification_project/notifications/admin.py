@@ -1,0 +1,86 @@
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.safestring import SafeString
+from unfold.admin import ModelAdmin
+
+from shared_events.outbox.admin import ReadOnlyAdmin, attempts_as_table
+
+from .authentication import TooManyKeysError, create_key
+from .models import ApiClient, ApiKey, Notification
+
+
+@admin.register(Notification)
+class NotificationAdmin(ReadOnlyAdmin):
+    list_display = ("id", "status", "recipient", "subject", "client", "created_at", "sent_at", "possible_duplicates")
+    list_filter = ("status", "failure_class", "client")
+    list_select_related = ("client",)
+    search_fields = ("id__exact", "recipient__exact", "client_reference__exact")
+    search_help_text = "A whole id, recipient or client reference"
+    ordering = ("-id",)
+    fieldsets: ClassVar = (
+        (None, {"fields": ("id", "status", "client", "recipient", "subject", "client_reference", "metadata")}),
+        ("Times", {"fields": ("created_at", "send_after", "send_before", "sent_at", "next_attempt_at")}),
+        (
+            "Outcome",
+            {
+                "fields": (
+                    "failure_class",
+                    "failure_code",
+                    "failure_detail",
+                    "uncertain",
+                    "possible_duplicates",
+                    "attempts_table",
+                )
+            },
+        ),
+        ("Agreement of the two services", {"fields": ("on_uncertain", "status_version", "reconcile_at", "reconciled")}),
+    )
+
+    @admin.display(description="attempts")
+    def attempts_table(self, notification: Notification) -> SafeString:
+        return attempts_as_table(notification.attempts)
+
+
+@admin.register(ApiClient)
+class ApiClientAdmin(ModelAdmin):  # type: ignore[misc]
+    """Making a key: the action shows it once, in the message that follows."""
+
+    list_display = ("name", "created_at")
+    search_fields = ("name",)
+    fields = ("name",)
+    actions = ("make_key",)
+
+    def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        return False
+
+    @admin.action(description="Make an API key (send, read)", permissions=["add"])
+    def make_key(self, request: HttpRequest, queryset: QuerySet[ApiClient]) -> None:
+        for client in queryset:
+            try:
+                key = create_key(client, [ApiKey.Scope.SEND, ApiKey.Scope.READ])
+            except TooManyKeysError:
+                self.message_user(request, f"{client} has two live keys already: revoke one first.", messages.ERROR)
+            else:
+                self.message_user(request, f"The key of {client}, shown this once: {key}", messages.SUCCESS)
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(ReadOnlyAdmin):
+    list_display = ("prefix", "client", "scopes", "created_at", "expires_at", "revoked_at")
+    list_filter = ("client", ("revoked_at", admin.EmptyFieldListFilter))
+    list_select_related = ("client",)
+    search_fields = ("prefix__exact", "client__name")
+    fields = ("prefix", "client", "scopes", "created_at", "expires_at", "revoked_at")
+    actions = ("revoke",)
+
+    @admin.action(description="Revoke at once")
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        if not request.user.has_perm("notifications.change_apikey"):
+            self.message_user(request, "You may not revoke keys.", messages.ERROR)
+            return
+        revoked = queryset.filter(revoked_at=None).update(revoked_at=timezone.now())
+        self.message_user(request, f"{revoked} revoked.", messages.SUCCESS)

@@ -1,0 +1,135 @@
+import base64
+import hashlib
+from collections.abc import Sequence
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.db import models
+
+from shared_events.contracts.events import DeadLetterRecorded, new_id, now
+from shared_events.kafka.consumer import Record
+from shared_events.outbox.models import OutboxEvent
+from shared_events.runtime.fields import DigestField
+
+TOPIC_LIMIT_BYTES = 500_000
+TRUNCATED_BYTES = 64 * 1024
+
+
+class DeadLetter(models.Model):
+    """Something that could not be processed, whole, with its cause: kept until an operator replays it."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    identity = DigestField(unique=True, help_text="The same failure makes one dead letter, however often it is met")
+    notification_id = models.UUIDField(null=True)
+    generation = models.PositiveIntegerField(default=0)
+    letter_class = models.CharField("class", max_length=32, db_column="class")
+    cause = models.CharField(max_length=500)
+    source_topic = models.CharField(max_length=100, null=True)  # noqa: DJ001 (None: it came from a row, not from Kafka)
+    source_partition = models.IntegerField(null=True)
+    source_offset = models.BigIntegerField(null=True)
+    source_timestamp_ms = models.BigIntegerField(null=True)
+    source_key = models.BinaryField(null=True)
+    source_headers = models.JSONField(default=list, help_text="Pairs of a name and its value in base64")
+    original = models.BinaryField(null=True, help_text="The record's value, byte for byte; none where it had none")
+    created_at = models.DateTimeField()
+    replayed_at = models.DateTimeField(null=True)
+
+    objects: ClassVar[Any] = models.Manager()
+
+    class Meta:
+        db_table = "dead_letters"
+        indexes = (
+            models.Index(fields=["notification_id"], name="dead_letter_notification"),  # where is my message?
+            models.Index(fields=["replayed_at", "id"], name="dead_letter_open"),  # the console's list of open ones
+        )
+
+    def __str__(self) -> str:
+        return f"{self.letter_class} {self.id}"
+
+    @classmethod
+    def of_record(
+        cls, record: Record, *, letter_class: str, cause: str, notification_id: UUID | None = None
+    ) -> "DeadLetter":
+        """An unsaved dead letter of a record as Kafka had it. Offsets begin anew after a loss, so they alone identify nothing."""
+        place = f"{record.topic}\0{record.partition}\0{record.offset}\0{record.timestamp_ms}\0".encode()
+        return cls(
+            id=new_id(),
+            identity=hashlib.sha256(place + (record.value or b"")).digest(),
+            notification_id=notification_id,
+            letter_class=letter_class,
+            cause=cause[:500],
+            source_topic=record.topic,
+            source_partition=record.partition,
+            source_offset=record.offset,
+            source_timestamp_ms=record.timestamp_ms,
+            source_key=record.key,
+            source_headers=[
+                [name, None if value is None else base64.b64encode(value).decode()] for name, value in record.headers
+            ],
+            original=record.value,
+            created_at=now(),
+        )
+
+    @classmethod
+    def of_notification(
+        cls, notification_id: UUID, generation: int, *, letter_class: str, cause: str, original: bytes
+    ) -> "DeadLetter":
+        """An unsaved dead letter of a notification that was read and yet failed: one for each generation of it."""
+        return cls(
+            id=new_id(),
+            identity=hashlib.sha256(f"{notification_id}\0{generation}".encode()).digest(),
+            notification_id=notification_id,
+            generation=generation,
+            letter_class=letter_class,
+            cause=cause[:500],
+            original=original,
+            created_at=now(),
+        )
+
+    def as_event(self, producer: str) -> DeadLetterRecorded:
+        original = bytes(self.original or b"")
+        truncated = len(original) > TOPIC_LIMIT_BYTES
+        return DeadLetterRecorded(
+            event_id=new_id(),
+            notification_id=self.notification_id,
+            occurred_at=self.created_at,
+            producer=producer,
+            identity=bytes(self.identity).hex(),
+            letter_class=self.letter_class,
+            cause=self.cause,
+            source_topic=self.source_topic,
+            source_partition=self.source_partition,
+            source_offset=self.source_offset,
+            original=original[:TRUNCATED_BYTES] if truncated else original,
+            original_size=len(original),
+            original_sha256=hashlib.sha256(original).hexdigest(),
+            truncated=truncated,
+        )
+
+
+def record_dead_letters(letters: Sequence[DeadLetter], *, topic: str, producer: str) -> int:
+    """Stores those of `letters` that are not known yet, each with its event for `topic`; returns how many those are.
+
+    Belongs into the transaction of the failure. Three statements; IntegrityError where another worker stored the same one meanwhile.
+    """
+    if not letters:
+        return 0
+    by_identity = {bytes(letter.identity): letter for letter in letters}
+    known = DeadLetter.objects.filter(identity__in=list(by_identity)).values_list("identity", flat=True)
+    for identity in known:
+        del by_identity[bytes(identity)]
+    new = list(by_identity.values())
+    DeadLetter.objects.bulk_create(new)
+    OutboxEvent.objects.bulk_create(
+        [
+            OutboxEvent.of(
+                letter.as_event(producer),
+                topic,
+                key=bytes(letter.source_key)
+                if letter.notification_id is None and letter.source_key is not None
+                else None,
+            )
+            for letter in new
+        ]
+    )
+    return len(new)

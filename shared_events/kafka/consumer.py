@@ -1,0 +1,204 @@
+"""The consumer loop: an offset is committed after the transaction that holds its effect, and no record blocks its partition."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from shared_events.contracts.topics import PUBLICATION_HEADER
+from shared_events.runtime.backoff import LoopBackoff
+
+POLL_SECONDS = 0.5
+BATCH_BYTES = 4 * 1024 * 1024
+LOG_EVERY_SECONDS = 60.0
+FUSE_RECORDS = 20
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as Kafka had it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+    @property
+    def publication(self) -> int:
+        """How often its outbox row was made to be published; 1 where the header is absent or no number."""
+        for name, value in self.headers:
+            if name == PUBLICATION_HEADER and value is not None and value.isdigit():
+                return int(value)
+        return 1
+
+
+class DeadLetterWriter(Protocol):
+    def __call__(self, record: Record, *, letter_class: str, cause: str) -> None:
+        """Stores the record in a transaction of its own; raises the database's errors."""
+
+
+class FuseBlownError(RuntimeError):
+    """So many records in a row made the handler fail that the defect is ours: a whole topic must not become dead letters."""
+
+
+def record_of(message: Message) -> Record:
+    return Record(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        timestamp_ms=message.timestamp()[1],
+        key=_as_bytes(message.key()),
+        value=_as_bytes(message.value()),
+        headers=tuple((str(name), _as_bytes(value)) for name, value in list(message.headers() or ())),
+    )
+
+
+def _as_bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+class ConsumerLoop:
+    """Takes records of one topic in batches and hands them to `handle`, which commits the effect of each or its dead letter.
+
+    `handle` raises an error that `is_passing` where it can do neither now: the partitions are paused, polling goes on (so that the
+    group keeps its member), and the same records are handed over again. Any other error is pinned to the record that causes it, which
+    goes to `write_dead_letter`; after `fuse_records` of those in a row FuseBlownError ends the loop.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        topic: str,
+        handle: Callable[[Sequence[Record]], None],
+        *,
+        write_dead_letter: DeadLetterWriter,
+        is_passing: Callable[[BaseException], bool],
+        batch_records: int = 500,
+        fuse_records: int = FUSE_RECORDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._consumer = consumer
+        self._handle = handle
+        self._write_dead_letter = write_dead_letter
+        self._is_passing = is_passing
+        self._batch_records = batch_records
+        self._fuse_records = fuse_records
+        self._clock = clock
+        self._pending: list[Record] = []
+        self._retry_at = 0.0
+        self._backoff = LoopBackoff()
+        self._failed_in_a_row = 0
+        self._logged_at = -LOG_EVERY_SECONDS
+        consumer.subscribe([topic], on_revoke=self._on_revoke, on_lost=self._on_revoke)
+
+    def run_once(self, poll_seconds: float = POLL_SECONDS) -> int:
+        """Takes and handles one batch; returns how many records were handled. Blocks up to `poll_seconds` for the first record."""
+        self._pending += self._collect(min(poll_seconds, 0.1) if self._pending else poll_seconds)
+        if not self._pending or self._clock() < self._retry_at:
+            return 0
+        batch = self._pending
+        try:
+            self._settle(batch)
+        except Exception as error:
+            if not self._is_passing(error):
+                raise
+            self._hold(error)
+            return 0
+        self._resume(batch)
+        return len(batch)
+
+    def close(self) -> None:
+        """Leaves the group. Whatever was handled is committed already; whatever was not will be delivered to the next owner."""
+        self._consumer.close()
+
+    def _collect(self, poll_seconds: float) -> list[Record]:
+        # consume(n, timeout) waits for n records or the time-out, so the first one is waited for alone.
+        records: list[Record] = []
+        size = 0
+        timeout = poll_seconds
+        while len(records) + len(self._pending) < self._batch_records and size < BATCH_BYTES:
+            message = self._consumer.poll(timeout)
+            if message is None:
+                break
+            error = message.error()
+            if error is not None:
+                self._note(error)
+                break
+            record = record_of(message)
+            records.append(record)
+            size += len(record.value or b"")
+            timeout = 0
+        return records
+
+    def _settle(self, batch: Sequence[Record]) -> None:
+        try:
+            self._handle(batch)
+            self._failed_in_a_row = 0
+        except Exception as error:
+            if self._is_passing(error):
+                raise
+            log.exception("a batch could not be handled: its records are tried one by one", records=len(batch))
+            for record in batch:
+                self._settle_alone(record)
+        self._commit(batch)
+
+    def _settle_alone(self, record: Record) -> None:
+        try:
+            self._handle([record])
+            self._failed_in_a_row = 0
+        except Exception as error:
+            if self._is_passing(error):
+                raise
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row > self._fuse_records:
+                raise FuseBlownError(
+                    f"{self._failed_in_a_row} records in a row could not be handled, the last one at {record.topic}/{record.partition} "
+                    f"offset {record.offset} ({type(error).__name__}): stopped before more become dead letters"
+                ) from error
+            self._write_dead_letter(record, letter_class="handler_error", cause=type(error).__name__)
+
+    def _commit(self, batch: Sequence[Record]) -> None:
+        # Asynchronously: a broker that is away must not block the loop, and what stays uncommitted is delivered again and known by its id.
+        ends: dict[tuple[str, int], int] = {}
+        for record in batch:
+            ends[record.topic, record.partition] = record.offset + 1
+        offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in ends.items()]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            log.warning("offsets were not committed", error=str(error))
+
+    def _hold(self, error: BaseException) -> None:
+        wait_seconds = self._backoff.next_wait_seconds()
+        self._retry_at = self._clock() + wait_seconds
+        self._consumer.pause(self._consumer.assignment())
+        log.warning(
+            "records are held", records=len(self._pending), error=str(error), wait_seconds=round(wait_seconds, 2)
+        )
+
+    def _resume(self, batch: list[Record]) -> None:
+        self._pending = []
+        self._backoff.reset()
+        if self._retry_at:
+            self._retry_at = 0.0
+            self._consumer.resume(self._consumer.assignment())
+            log.warning("records go on", records=len(batch))
+
+    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        gone = {(partition.topic, partition.partition) for partition in partitions}
+        self._pending = [record for record in self._pending if (record.topic, record.partition) not in gone]
+
+    def _note(self, error: KafkaError) -> None:
+        if error.fatal():
+            raise KafkaException(error)
+        if self._clock() - self._logged_at >= LOG_EVERY_SECONDS:
+            self._logged_at = self._clock()
+            log.warning("kafka reported an error", error=error.str())

@@ -1,0 +1,37 @@
+"""The loop around every long-running command."""
+
+from collections.abc import Callable
+
+import structlog
+
+from .backoff import LoopBackoff
+from .database import fresh_connections, is_passing
+from .liveness import Liveness
+from .stop import StopSignal
+
+log = structlog.get_logger(__name__)
+
+
+def run_until_stopped(
+    step: Callable[[], int], *, idle: Callable[[], None], stop: StopSignal, liveness: Liveness
+) -> None:
+    """Calls `step` until `stop` was received, and `idle` (which may block) after each step that did nothing (returned 0).
+
+    An error of the database that waiting can mend is waited out with back-off; any other ends the process.
+    """
+    backoff = LoopBackoff()
+    while not stop.received:
+        liveness.touch()
+        fresh_connections()
+        try:
+            done = step()
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            wait_seconds = backoff.next_wait_seconds()
+            log.warning("the database is away or busy", error=str(error), wait_seconds=round(wait_seconds, 2))
+            stop.wait(wait_seconds)
+            continue
+        backoff.reset()
+        if not done:
+            idle()
