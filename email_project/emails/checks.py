@@ -23,7 +23,7 @@ def check_server(**_: Any) -> list[CheckMessage]:
     try:
         server = SmtpServer.from_url(settings.EMAIL_URL)
     except ValueError as error:
-        return [Error(str(error), id="emails.E002")]
+        return [Error(f"EMAIL_URL: {error}", id="emails.E002")]
     if server.username and server.security == "none":
         return [
             Warning(

@@ -80,7 +80,7 @@ def server_from_settings() -> SmtpServer:
             ca_file=settings.EMAIL_SSL_CA,
         )
     except ValueError as error:
-        raise ImproperlyConfigured(str(error)) from error
+        raise ImproperlyConfigured(f"EMAIL_URL: {error}") from error
 
 
 _PROBE: Final = object()
@@ -177,7 +177,7 @@ class EmailSender:
         Blocks up to `wait_seconds` for something to do.
         """
         self._read_clock()
-        self._collect(wait_seconds)
+        self._collect(min(wait_seconds, self.lease_seconds / 4))
         settled = self._settle()
         self._renew()
         return settled + self._claim()

@@ -81,6 +81,11 @@ class Decision:
     wait_seconds: float = 0.0
     failure: Failure | None = None
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the server refused this delivery; expiry and our own defects are none of its doing."""
+        return self.result.outcome is not None and self.result.outcome.basic_code is not None
+
 
 def decide(result: Result, policy: DeliveryPolicy) -> Decision:
     """Rules 5 and 6 of delivery, as a pure function but for the jitter of the wait."""
@@ -256,7 +261,7 @@ def _changes(transition: Transition, group: Sequence[Decision]) -> dict[str, Any
         **common,
         "status": SentEmail.Status.FAILED,
         "due_at": None,
-        "retry_count": F("retry_count") + 1,
+        "retry_count": _each("retry_count", ((d, d.result.delivery.retry_count + d.is_refusal) for d in group)),
         "failure_class": _each("failure_class", ((d, d.failure.failure_class) for d in group if d.failure)),
         "failure_code": _each("failure_code", ((d, d.failure.code[:32]) for d in group if d.failure)),
         "failure_detail": _each("failure_detail", ((d, d.failure.detail[:500]) for d in group if d.failure)),

@@ -11,7 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from manage_scripts.demo_parts.interruption import Interruption
+
 STOP_SECONDS = 3.0
+POLL_SECONDS = 0.05
 TAIL_LINES = 25
 PR_SET_PDEATHSIG = 1
 # Loaded here because little is safe between fork and exec, where it is used.
@@ -60,9 +63,10 @@ class Processes:
     Linux takes the end of the thread that started a child for the end of its parent.
     """
 
-    def __init__(self, root: Path, logs: Path) -> None:
+    def __init__(self, root: Path, logs: Path, interruption: Interruption) -> None:
         self._root = root
         self._logs = logs
+        self._interruption = interruption
         self._servers: list[Child] = []
         self._running: list[Child] = []
         logs.mkdir(parents=True, exist_ok=True)
@@ -77,20 +81,33 @@ class Processes:
         self._servers.append(child)
         return child
 
+    def address(self, server: Child, *, seconds: float = 20) -> str:
+        """The address that a server prints as its first line. Raises ProcessEndedError where none comes in time."""
+        assert server.process.stdout is not None
+        deadline = time.monotonic() + seconds
+        with server.process.stdout as output:
+            while not select.select([output], [], [], POLL_SECONDS)[0] and time.monotonic() < deadline:
+                self._interruption.check()
+            printed = output.readline().decode().strip() if select.select([output], [], [], 0)[0] else ""
+        if not printed:
+            raise server.ended("did not start")
+        return printed
+
     def run_all(self, commands: list[Command], *, seconds: float = 120) -> list[str]:
         """Run commands side by side to their ends and return what each printed.
 
-        Raises ProcessEndedError where one ends with another code than 0 or takes longer.
+        Raises ProcessEndedError where one ends with another code than 0 or takes longer, KeyboardInterrupt as `check`.
         """
         children = [self._spawn(name, command, environment, subprocess.PIPE) for name, command, environment in commands]
         self._running.extend(children)
         deadline = time.monotonic() + seconds
-        printed = [finish(child, deadline) for child in children]
+        printed = [self._finish(child, deadline) for child in children]
         self._running = [child for child in self._running if child not in children]
         return printed
 
     def check(self) -> None:
-        """Raise ProcessEndedError if any process that should run has ended."""
+        """Raise ProcessEndedError if a process that should run has ended, KeyboardInterrupt if the demo should end."""
+        self._interruption.check()
         for child in (*self._servers, *self._running):
             code = child.process.poll()
             if code is not None:
@@ -110,6 +127,19 @@ class Processes:
                 child.process.wait()
             generation.clear()
 
+    def _finish(self, child: Child, deadline: float) -> str:
+        while True:
+            try:
+                printed, _ = child.process.communicate(timeout=POLL_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                self._interruption.check()
+                if time.monotonic() > deadline:
+                    raise child.ended("did not finish in time") from None
+        if child.process.returncode:
+            raise child.ended(f"ended with code {child.process.returncode}")
+        return printed.decode()
+
     def _spawn(self, name: str, command: list[str], environment: Mapping[str, str], output: int) -> Child:
         path = self._logs / f"{name}.log"
         with path.open("ab") as log:
@@ -124,24 +154,3 @@ class Processes:
                 preexec_fn=_end_with(os.getpid()) if _LIBC else None,  # noqa: PLW1509 it makes two system calls, no lock
             )
         return Child(name, process, path)
-
-
-def address(child: Child, *, seconds: float = 20) -> str:
-    """The address that a server prints as its first line. Raises ProcessEndedError where none comes in time."""
-    assert child.process.stdout is not None
-    with child.process.stdout as output:
-        readable, _, _ = select.select([output], [], [], seconds)
-        printed = output.readline().decode().strip() if readable else ""
-    if not printed:
-        raise child.ended("did not start")
-    return printed
-
-
-def finish(child: Child, deadline: float) -> str:
-    try:
-        printed, _ = child.process.communicate(timeout=max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        raise child.ended("did not finish in time") from None
-    if child.process.returncode:
-        raise child.ended(f"ended with code {child.process.returncode}")
-    return printed.decode()

@@ -12,7 +12,7 @@ from manage_scripts.demo_parts.mailbox import BUSY_ANSWERS, Mailbox
 
 NOTIFICATIONS = "/api/v1/notifications"
 SCHEDULED_SECONDS = 4
-REQUEST_SECONDS = 10.0
+REQUEST_SECONDS = 5.0
 
 RECEIPT = """\
 <div style="font-family: sans-serif; max-width: 30em">

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from types import FrameType
 
 from manage_scripts.demo_parts import ports, services
+from manage_scripts.demo_parts.interruption import Interruption
 from manage_scripts.demo_parts.mailbox import Mailbox, MailServer
 from manage_scripts.demo_parts.mailbox_page import MailboxPageServer
-from manage_scripts.demo_parts.processes import Command, ProcessEndedError, Processes, address
+from manage_scripts.demo_parts.processes import Command, ProcessEndedError, Processes
 from manage_scripts.demo_parts.samples import NOTIFICATIONS, ApiClient, NotAsAgreedError, follow, judge, post_all
 from manage_scripts.demo_parts.services import EMAIL, NOTIFICATION
 from manage_scripts.demo_parts.table import Display
@@ -30,6 +30,7 @@ ADMIN = "admin"
 READY_SECONDS = 60.0
 SAMPLES_SECONDS = 60.0
 POLL_SECONDS = 0.05
+WATCH_SECONDS = 0.3
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -50,15 +51,16 @@ class Options:
 def run(options: Options) -> int:
     """Run the demo and return its exit code. Blocks until Ctrl-C or SIGTERM; `once`: until the samples are final."""
     interruption = Interruption()
+    interruption.listen()
     display = Display()
     try:
         folder = make_folder(options.folder)
     except OSError as error:
         display.line(f"The folder {error.filename} cannot be made ({error.strerror}): give a new one with --folder.")
         return 1
-    demo = Demo(options, display, folder)
+    demo = Demo(options, display, folder, interruption)
     try:
-        code = run_to_its_end(demo, display, interruption)
+        code = run_to_its_end(demo, display)
     finally:
         demo.close()
     if options.folder or (code == 1 and any(folder.glob("logs/*.log"))):
@@ -68,7 +70,7 @@ def run(options: Options) -> int:
     return code
 
 
-def run_to_its_end(demo: "Demo", display: Display, interruption: "Interruption") -> int:
+def run_to_its_end(demo: "Demo", display: Display) -> int:
     try:
         return demo.run()
     except KeyboardInterrupt:
@@ -76,25 +78,6 @@ def run_to_its_end(demo: "Demo", display: Display, interruption: "Interruption")
     except (ProcessEndedError, NotAsAgreedError, ports.PortInUseError) as error:
         display.line(str(error), style="red")
         return 1
-    finally:
-        interruption.off()
-
-
-class Interruption:
-    """Makes the first SIGINT or SIGTERM a KeyboardInterrupt; a later one must not leave half of the demo behind."""
-
-    def __init__(self) -> None:
-        self._is_on = True
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._receive)
-
-    def off(self) -> None:
-        self._is_on = False
-
-    def _receive(self, _number: int, _frame: FrameType | None) -> None:
-        if self._is_on:
-            self._is_on = False
-            raise KeyboardInterrupt
 
 
 def make_folder(wanted: Path | None) -> Path:
@@ -121,12 +104,12 @@ def remove(folder: Path) -> None:
 class Demo:
     """Everything that one run holds; `close` ends it."""
 
-    def __init__(self, options: Options, display: Display, folder: Path) -> None:
+    def __init__(self, options: Options, display: Display, folder: Path, interruption: Interruption) -> None:
         self.code_if_interrupted = INTERRUPTED
         self._options = options
         self._display = display
         self._folder = folder
-        self._processes = Processes(ROOT, folder / "logs")
+        self._processes = Processes(ROOT, folder / "logs", interruption)
         self._held = ExitStack()
         self._mailbox = Mailbox()
         self._password = secrets.token_urlsafe(12)
@@ -150,7 +133,7 @@ class Demo:
         self._show_addresses(key)
         while True:
             self._processes.check()
-            time.sleep(0.5)
+            time.sleep(WATCH_SECONDS)
 
     def close(self) -> None:
         self._processes.stop()
@@ -176,7 +159,9 @@ class Demo:
         mail_server = MailServer(self._mailbox)
         self._held.callback(mail_server.stop)
         return services.Addresses(
-            smtp=f"{ports.HOST}:{mail_server.start()}", redis=address(redis), kafka=address(kafka)
+            smtp=f"{ports.HOST}:{mail_server.start()}",
+            redis=self._processes.address(redis),
+            kafka=self._processes.address(kafka),
         )
 
     def _prepare(self, environments: dict[str, dict[str, str]]) -> None:

@@ -1,5 +1,6 @@
 """Rate limits: fixed windows in Redis, per client by django-ratelimit, per recipient by one pipeline. Without Redis they are open."""
 
+import contextlib
 import hashlib
 import hmac
 import re
@@ -91,7 +92,8 @@ class Count:
         if self._client_key is not None and not (
             self.usages and self.usages[0].name == "client" and self.usages[0].left < 0
         ):
-            caches[settings.RATELIMIT_USE_CACHE].decr(self._client_key)
+            with contextlib.suppress(ValueError):  # its window has ended
+                caches[settings.RATELIMIT_USE_CACHE].decr(self._client_key)
         self._client_key = None
         counts, self._recipient_counts = self._recipient_counts, {}
         if not counts or not redis_breaker.allow():

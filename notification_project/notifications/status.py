@@ -127,6 +127,7 @@ def status_of(event: AnyStatus) -> str:
 def _values(status: str, events: dict[UUID, AnyStatus]) -> dict[str, Any]:
     """The columns of one group: what differs from row to row in one expression each."""
     values: dict[str, Any] = {
+        "reconciled": 0,
         "attempts": _each("attempts", {key: msgspec.to_builtins(event.attempts) for key, event in events.items()}),
         "possible_duplicates": _each(
             "possible_duplicates", {key: event.possible_duplicates for key, event in events.items()}

@@ -124,7 +124,9 @@ class ConsumerLoop:
         records: list[Record] = []
         size = 0
         timeout = poll_seconds
-        while len(records) + len(self._pending) < self._batch_records and size < BATCH_BYTES:
+        # With records held back there is one poll all the same: the group would lose a member that does not poll.
+        room = max(1, self._batch_records - len(self._pending))
+        while len(records) < room and size < BATCH_BYTES:
             message = self._consumer.poll(timeout)
             if message is None:
                 break

@@ -1,7 +1,10 @@
 """What a process needs to know of its database session: which errors pass, how it is set up, and when to open a new connection."""
 
+from typing import Any
+
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connection
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 LOCK_WAIT_TIMEOUT = 1205  # InnoDB rolls back only the statement: the transaction has to be rolled back by us
 DEADLOCK = 1213
@@ -58,13 +61,19 @@ def fresh_connections() -> None:
         close_old_connections()
 
 
-def assert_session() -> None:
-    """Refuses a session in which claims would lock too much or times would differ.
+_asserted = False
 
-    Raises ImproperlyConfigured for another isolation than READ COMMITTED or another time zone than UTC, and the database's own errors.
+
+def assert_session(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
+    """Refuses a session in which claims would lock too much or times would differ; looks at the first connection of a process.
+
+    A receiver of Django's connection_created. Raises ImproperlyConfigured for another isolation than READ COMMITTED or another time
+    zone than UTC, and the database's own errors.
     """
-    if connection.vendor != "mysql":
+    global _asserted  # noqa: PLW0603 (once a process)
+    if _asserted or connection.vendor != "mysql":
         return
+    _asserted = True
     with connection.cursor() as cursor:
         name = "@@tx_isolation" if connection.mysql_is_mariadb else "@@transaction_isolation"  # type: ignore[attr-defined]
         cursor.execute(f"SELECT {name}, TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(6), NOW(6))")

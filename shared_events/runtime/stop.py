@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
@@ -43,8 +44,9 @@ class StopSignal:
             self._noticed_at = time.monotonic()
         return time.monotonic() - self._noticed_at >= grace_seconds
 
-    def wait(self, seconds: float) -> None:
-        """Blocks for `seconds`, or until a signal was received."""
+    def wait(self, seconds: float, *, each_slice: Callable[[], None] = lambda: None) -> None:
+        """Blocks for `seconds`, or until a signal was received; calls `each_slice` about ten times a second meanwhile."""
         end = time.monotonic() + seconds
         while not self.received and (left := end - time.monotonic()) > 0:
+            each_slice()
             time.sleep(min(SLICE_SECONDS, left))

@@ -6,4 +6,10 @@ class ServiceConfig(AppConfig):
     label = "service"
 
     def ready(self) -> None:
+        from django.db.backends.signals import connection_created
+
+        from shared_events.runtime.database import assert_session
+
         from . import checks  # noqa: F401 (registers the system checks)
+
+        connection_created.connect(assert_session)

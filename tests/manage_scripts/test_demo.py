@@ -20,10 +20,11 @@ import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from manage_scripts.demo_parts import services
+from manage_scripts.demo_parts.interruption import Interruption
 from manage_scripts.demo_parts.mailbox import Mailbox, MailServer
 from manage_scripts.demo_parts.mailbox_page import MailboxPageServer
 from manage_scripts.demo_parts.ports import PortInUseError, Reservation, take
-from manage_scripts.demo_parts.processes import ProcessEndedError, Processes, address
+from manage_scripts.demo_parts.processes import ProcessEndedError, Processes
 
 ROOT = Path(__file__).resolve().parents[2]
 ANY_PORTS = ("--port", "0", "--email-port", "0", "--mailbox-port", "0")
@@ -149,14 +150,14 @@ def test_mailbox_page_shows_a_mail_whose_headers_are_malformed(under_test: Mailb
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
-    started = Processes(ROOT, tmp_path / "logs")
+    started = Processes(ROOT, tmp_path / "logs", Interruption())
     yield started
     started.stop()
 
 
 def start_embedded(processes: Processes, *arguments: str) -> str:
     command = [sys.executable, "-m", "manage_scripts.demo_parts.embedded", *arguments]
-    return address(processes.start_server(arguments[0], command, services.embedded_environment()))
+    return processes.address(processes.start_server(arguments[0], command, services.embedded_environment()))
 
 
 def test_embedded_redis_serves_what_the_services_use(processes: Processes) -> None:

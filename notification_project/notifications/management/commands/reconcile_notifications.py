@@ -9,8 +9,6 @@ from shared_events.runtime.liveness import Liveness
 from shared_events.runtime.loop import run_until_stopped
 from shared_events.runtime.stop import StopSignal
 
-LIVENESS_SLICE_SECONDS = 10.0
-
 
 class Command(BaseCommand):
     help = (
@@ -22,10 +20,11 @@ class Command(BaseCommand):
         reconciler = Reconciler(
             after_seconds=settings.RECONCILE_AFTER_SECONDS, wake_up=WakeUp(settings.REDIS_URL, settings.PRODUCER)
         )
+        liveness = Liveness(settings.LIVENESS_FILE)
         with StopSignal() as stop:
             run_until_stopped(
                 reconciler.run_once,
-                idle=lambda: stop.wait(min(settings.RECONCILE_POLL_SECONDS, LIVENESS_SLICE_SECONDS)),
+                idle=lambda: stop.wait(settings.RECONCILE_POLL_SECONDS, each_slice=liveness.touch),
                 stop=stop,
-                liveness=Liveness(settings.LIVENESS_FILE),
+                liveness=liveness,
             )
