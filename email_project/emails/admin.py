@@ -12,7 +12,7 @@ from .models import SentEmail
 class SentEmailAdmin(ReadOnlyAdmin):
     list_display = (
         "id",
-        "status",
+        "status_badge",
         "recipient",
         "subject",
         "retry_count",

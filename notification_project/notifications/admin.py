@@ -15,7 +15,16 @@ from .models import ApiClient, ApiKey, Notification
 
 @admin.register(Notification)
 class NotificationAdmin(ReadOnlyAdmin):
-    list_display = ("id", "status", "recipient", "subject", "client", "created_at", "sent_at", "possible_duplicates")
+    list_display = (
+        "id",
+        "status_badge",
+        "recipient",
+        "subject",
+        "client",
+        "created_at",
+        "sent_at",
+        "possible_duplicates",
+    )
     list_filter = ("status", "failure_class", "client")
     list_select_related = ("client",)
     search_fields = ("id__exact", "recipient__exact", "client_reference__exact")

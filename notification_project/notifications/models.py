@@ -21,6 +21,7 @@ class ApiClient(models.Model):
 
     class Meta:
         db_table = "api_clients"
+        verbose_name = "API client"
 
     def __str__(self) -> str:
         return self.name

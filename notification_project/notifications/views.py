@@ -43,7 +43,7 @@ IDEMPOTENCY_KEY = OpenApiParameter(
 
 
 class NotificationViewSet(GenericViewSet[Notification]):
-    """Send a notification with `recipient`, `subject` and `message`; its id tells at any moment where it is."""
+    """Send a notification with recipient, subject and message; its id tells at any moment where it is."""
 
     queryset = Notification.objects.none()
     serializer_class = NotificationRequestSerializer

@@ -44,4 +44,5 @@ def consumer_configuration(common: Configuration, *, client_id: str, group: str)
         "heartbeat.interval.ms": 2_000,
         "queued.max.messages.kbytes": 8_192,
         "fetch.error.backoff.ms": 200,
+        "fetch.wait.max.ms": 100,  # a broker that does not answer early (librdkafka's mock) adds this to each record
     }

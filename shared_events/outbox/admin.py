@@ -5,6 +5,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
+from unfold.decorators import display
 
 from .models import OutboxEvent
 
@@ -14,6 +15,23 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
 
     show_full_result_count = False
     list_per_page = 50
+    sortable_by = ()  # by anything but the key the database would sort the whole table
+
+    @display(
+        description="status",
+        label={
+            "SENT": "success",
+            "PUBLISHED": "success",
+            "PENDING": "info",
+            "PROCESSING": "info",
+            "RETRY_PENDING": "warning",
+            "UNCERTAIN": "warning",
+            "FAILED": "danger",
+            "DEAD_LETTERED": "danger",
+        },
+    )
+    def status_badge(self, row: Any) -> str:
+        return str(row.status)
 
     def has_add_permission(self, _request: HttpRequest, *_: Any) -> bool:
         return False
@@ -38,7 +56,12 @@ def attempts_as_table(attempts: list[dict[str, Any]]) -> SafeString:
             for attempt in attempts
         ),
     )
-    return format_html('<table class="attempts"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>', head, rows)
+    return format_html(
+        '<table style="{}"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>',
+        "border-spacing: 12px 4px; border-collapse: separate; text-align: left",
+        head,
+        rows,
+    )
 
 
 @admin.register(OutboxEvent)
@@ -46,7 +69,7 @@ class OutboxEventAdmin(ReadOnlyAdmin):
     list_display = (
         "id",
         "event_type",
-        "status",
+        "status_badge",
         "aggregate_id",
         "publication",
         "retry_count",

@@ -51,6 +51,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 USE_I18N = False
+FORMAT_MODULE_PATH = ["shared_events.service.formats"]
 STATIC_URL = "/static/"
 
 SHARED_APPS = [
@@ -62,11 +63,11 @@ SHARED_APPS = [
     "django.contrib.messages",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
-    "rest_framework",
-    "drf_standardized_errors",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "shared_events.service",
+    "shared_events.service",  # its templates come before those of rest_framework
+    "rest_framework",
+    "drf_standardized_errors",
     "shared_events.outbox",
     "shared_events.dead_letters",
 ]

@@ -167,6 +167,23 @@ class Platform:
     def start_all(self, **overrides: str) -> None:
         self.start("notification_api", *WORKERS, **overrides)
 
+    @contextlib.contextmanager
+    def running(self, **overrides: str) -> Iterator[Self]:
+        """All processes on empty tables for the block; at its end each takes SIGTERM and ends with 0."""
+        self.overrides = overrides
+        self.reset()
+        try:
+            self.start_all()
+            yield self
+            codes = self.stop_all()
+            assert set(codes.values()) == {0}, codes
+        finally:
+            self.kill_all()
+
+    def assert_all_live(self) -> None:
+        ended = {process.name: process.log[-2000:] for process in self.processes if process.popen.poll() is not None}
+        assert not ended, ended
+
     def one(self, name: str) -> RunningProcess:
         return next(
             process for process in reversed(self.processes) if process.name == name and process.popen.poll() is None
@@ -332,6 +349,14 @@ class Platform:
         """No row is left to do in any table, and the consumers have committed all there is."""
         wait_until(lambda: not self.open_rows(), 20, f"no open rows, now {self.open_rows()}")
         wait_until(lambda: self.lag() == 0, 20, f"no consumer lag, now {self.lag()}")
+
+    def assert_no_budget_was_spent(self) -> None:
+        """What an outage must leave as it is: retry counts, crash counts, and the tables of dead letters."""
+        for service, tables in (("notification", ("outbox_events",)), ("email", ("outbox_events", "sent_emails"))):
+            for table in tables:
+                spent = self.count(service, table, "retry_count <> 0 OR crashes <> 0")
+                assert spent == 0, f"{spent} rows of {service}.{table} with retry_count or crashes"
+            assert self.count(service, "dead_letters") == 0
 
     def open_rows(self) -> dict[str, int]:
         found = {

@@ -20,6 +20,7 @@ class Migration(migrations.Migration):
                 ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
+                "verbose_name": "API client",
                 "db_table": "api_clients",
             },
         ),
