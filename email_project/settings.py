@@ -11,6 +11,7 @@ from shared_events.service.settings import LOG_LEVEL, ROOT, SHARED_APPS, SPECTAC
 PRODUCER = "email-service"
 CONSUMER_GROUP = "email-service"
 DEAD_LETTER_TOPIC = topics.EMAIL_DEAD_LETTERS
+DEAD_LETTER_REPLAYER = "email_project.emails.replay.MailReplayer"
 OUTBOX_UNPUBLISHABLE = "email_project.emails.unpublishable.report_events"
 
 INSTALLED_APPS = ["email_project.emails", *SHARED_APPS]

@@ -14,6 +14,7 @@ from shared_events.service.settings import LOG_LEVEL, REDIS_URL, REST_FRAMEWORK,
 PRODUCER = "notification-service"
 CONSUMER_GROUP = "notification-service"
 DEAD_LETTER_TOPIC = topics.NOTIFICATION_DEAD_LETTERS
+DEAD_LETTER_REPLAYER = "notification_project.notifications.replay.NotificationReplayer"
 OUTBOX_UNPUBLISHABLE = "notification_project.notifications.unpublishable.fail_notifications"
 
 INSTALLED_APPS = ["notification_project.notifications", *SHARED_APPS]

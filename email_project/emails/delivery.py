@@ -56,6 +56,12 @@ class Delivery:
         values["found_marked"] = values.pop("data_started_at") is not None
         return cls(**values, leased_until=leased_until)
 
+    @classmethod
+    def of_mail(cls, mail: SentEmail, *, leased_until: float = 0.0) -> "Delivery":
+        """From a whole row, in whose insert or UPDATE the mark is this owner's."""
+        values = {name: getattr(mail, name) for name in SentEmail.CLAIM_FIELDS} | {"data_started_at": None}
+        return cls.of_row([values[name] for name in SentEmail.CLAIM_FIELDS], leased_until=leased_until)
+
     @property
     def next_attempt(self) -> int:
         return self.attempts[-1].n + 1 if self.attempts else 1

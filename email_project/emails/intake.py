@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
@@ -14,11 +14,11 @@ from django.db.models.functions import Now
 
 from shared_events.contracts import topics
 from shared_events.contracts.events import (
+    AnyStatus,
     EmailNotificationCreated,
-    EmailUncertain,
+    EmailResolutionRequested,
     UnreadableEventError,
     decode,
-    new_id,
     now,
 )
 from shared_events.dead_letters.models import DeadLetter, record_dead_letters
@@ -29,10 +29,11 @@ from shared_events.outbox.models import OutboxEvent
 from .delivery import Delivery
 from .message import message_id_for
 from .models import SentEmail
-from .sending import EmailSender
-from .settlement import report_of, uncertain_of
+from .reports import report_of
+from .resolution import resolve
 
 RACES = 3
+DUE: dict[str, Any] = {"due_at": Now()}
 
 log = structlog.get_logger(__name__)
 
@@ -45,12 +46,42 @@ class _Batch:
     published_again: set[UUID]
     letters: list[DeadLetter]
     records: dict[UUID, Record]
+    resolutions: list[EmailResolutionRequested]
+
+
+class Pool(Protocol):
+    """Where new mails may go straight to sending: an EmailSender, or none."""
+
+    token: int
+    lease_seconds: float
+
+    def room(self) -> int: ...
+
+    def accept(self, deliveries: Sequence[Delivery]) -> None: ...
+
+    def claim_soon(self) -> None: ...
+
+
+class NoPool:
+    """For an intake outside of the workers: every mail is due now, for whoever has room."""
+
+    token = 0
+    lease_seconds = 0.0
+
+    def room(self) -> int:
+        return 0
+
+    def accept(self, deliveries: Sequence[Delivery]) -> None:
+        """Nothing is ever handed over where there is no room."""
+
+    def claim_soon(self) -> None:
+        """Nobody here claims."""
 
 
 class Intake:
     """`handle` is the consumer loop's: one transaction of at most four statements for a batch without dead letters."""
 
-    def __init__(self, sender: EmailSender, *, ring: Callable[[], None]) -> None:
+    def __init__(self, sender: Pool, *, ring: Callable[[], None]) -> None:
         self._sender = sender
         self._ring = ring
         self._too_old_after = timedelta(days=settings.SENT_EMAILS_RETENTION_DAYS / 2)
@@ -68,10 +99,10 @@ class Intake:
                     raise
 
     def _read(self, records: Sequence[Record]) -> _Batch:
-        batch = _Batch({}, set(), [], {})
+        batch = _Batch({}, set(), [], {}, [])
         for record in records:
             try:
-                event = decode(record.value, expected=(EmailNotificationCreated,))
+                event = decode(record.value, expected=(EmailNotificationCreated, EmailResolutionRequested))
             except UnreadableEventError as error:
                 log.error(
                     "record cannot be read",
@@ -88,6 +119,9 @@ class Intake:
                         notification_id=error.notification_id,
                     )
                 )
+                continue
+            if isinstance(event, EmailResolutionRequested):
+                batch.resolutions.append(event)
                 continue
             batch.wanted.setdefault(event.notification_id, event)
             batch.records.setdefault(event.notification_id, record)
@@ -110,15 +144,18 @@ class Intake:
             }
             fresh = [event for key, event in batch.wanted.items() if key not in known and key not in too_old]
             room = self._sender.room()
-            mails = [self._row(event, own=index < room) for index, event in enumerate(fresh)]
-            SentEmail.objects.bulk_create(mails)
-            answers = self._answer(known & batch.published_again, batch, too_old)
+            mails = [self._row(event, self._lease(event) if index < room else DUE) for index, event in enumerate(fresh)]
+            held = [self._row(batch.wanted[key], too_old_state()) for key in too_old]
+            SentEmail.objects.bulk_create([*mails, *held])
+            reports = [*self._answers(known & batch.published_again), *(report_of(mail) for mail in held)]
+            reports += resolve(batch.resolutions) if batch.resolutions else []
+            OutboxEvent.objects.bulk_create([OutboxEvent.of(report, topics.NOTIFICATION_STATUS) for report in reports])
             letters = [*batch.letters, *(self._too_old_letter(batch.records[key], key) for key in too_old)]
             record_dead_letters(letters, topic=settings.DEAD_LETTER_TOPIC, producer=settings.PRODUCER)
-        self._sender.accept([self._delivery(mail, leased_until) for mail in mails[:room]])
-        if len(mails) > room:
+        self._sender.accept([Delivery.of_mail(mail, leased_until=leased_until) for mail in mails[:room]])
+        if len(mails) > room or batch.resolutions:
             self._sender.claim_soon()
-        if answers or letters:
+        if reports or letters:
             self._ring()
         log.info("records taken in", new=len(mails), known=len(known), dead_letters=len(letters))
 
@@ -126,17 +163,17 @@ class Intake:
         """Older than half of the retention, an unknown id may have been sent and pruned."""
         return now() - max(event.created_at, event.send_after or event.created_at) > self._too_old_after
 
-    def _row(self, event: EmailNotificationCreated, *, own: bool) -> SentEmail:
-        """`own`: leased by this process, and marked with its insert unless it is to be held when uncertain."""
-        lease: dict[str, Any] = {"due_at": Now()}
-        if own:
-            marked = Now() if event.on_uncertain == SentEmail.OnUncertain.RESEND.value else None
-            lease = {
-                "due_at": in_seconds(self._sender.lease_seconds),
-                "lease_token": self._sender.token,
-                "crashes": 1,
-                "data_started_at": marked,
-            }
+    def _lease(self, event: EmailNotificationCreated) -> dict[str, Any]:
+        """Leased by this process with its insert, and marked unless it is to be held when uncertain."""
+        marked = Now() if event.on_uncertain == SentEmail.OnUncertain.RESEND.value else None
+        return {
+            "due_at": in_seconds(self._sender.lease_seconds),
+            "lease_token": self._sender.token,
+            "crashes": 1,
+            "data_started_at": marked,
+        }
+
+    def _row(self, event: EmailNotificationCreated, state: dict[str, Any]) -> SentEmail:
         received_at = now()
         return SentEmail(
             id=event.notification_id,
@@ -154,31 +191,24 @@ class Intake:
             message=event.message,
             html=event.html,
             reply_to=event.reply_to,
-            **lease,
+            **state,
         )
 
-    def _delivery(self, mail: SentEmail, leased_until: float) -> Delivery:
-        values = {name: getattr(mail, name) for name in SentEmail.CLAIM_FIELDS} | {"data_started_at": None}
-        return Delivery.of_row([values[name] for name in SentEmail.CLAIM_FIELDS], leased_until=leased_until)
-
-    def _answer(self, known: set[UUID], batch: _Batch, too_old: set[UUID]) -> int:
-        """Tells the notification service what is known of those it asked for again; Kafka's own redeliveries stay silent."""
-        reports = [report_of(mail) for mail in SentEmail.objects.filter(pk__in=known)] if known else []
-        reports += [self._too_old_report(batch.wanted[key]) for key in too_old]
-        OutboxEvent.objects.bulk_create([OutboxEvent.of(report, topics.NOTIFICATION_STATUS) for report in reports])
-        return len(reports)
-
-    def _too_old_report(self, event: EmailNotificationCreated) -> EmailUncertain:
-        message_id = message_id_for(event.notification_id, settings.DEFAULT_FROM_EMAIL)
-        return EmailUncertain(
-            event_id=new_id(),
-            notification_id=event.notification_id,
-            status_version=1,
-            occurred_at=now(),
-            producer=settings.PRODUCER,
-            uncertain=uncertain_of("unknown", now(), "", message_id),
-        )
+    def _answers(self, known: set[UUID]) -> list[AnyStatus]:
+        """What is known of those that were asked for again; Kafka's own redeliveries stay silent."""
+        return [report_of(mail) for mail in SentEmail.objects.filter(pk__in=known)] if known else []
 
     def _too_old_letter(self, record: Record, notification_id: UUID) -> DeadLetter:
         cause = "older than half of SENT_EMAILS_RETENTION_DAYS: it may have been sent and its row deleted since"
         return DeadLetter.of_record(record, letter_class="too_old", cause=cause, notification_id=notification_id)
+
+
+def too_old_state() -> dict[str, Any]:
+    """UNCERTAIN from the first: it may have been sent and its row deleted since, so only an operator can say."""
+    return {
+        "due_at": None,
+        "status": SentEmail.Status.UNCERTAIN,
+        "status_version": 1,
+        "uncertain_phase": "unknown",
+        "uncertain_since": now(),
+    }

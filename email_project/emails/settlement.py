@@ -3,9 +3,8 @@
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import structlog
@@ -23,8 +22,6 @@ from shared_events.contracts.events import (
     EmailSent,
     EmailUncertain,
     Failure,
-    Uncertain,
-    new_id,
     now,
 )
 from shared_events.dead_letters.models import DeadLetter, record_dead_letters
@@ -36,9 +33,9 @@ from shared_events.runtime.backoff import row_wait_seconds
 from .delivery import ATTEMPTS_KEPT, Delivery, Result
 from .models import SentEmail
 from .outcomes import Kind, Outcome
+from .reports import envelope, uncertain_of
 
 GREYLIST_SECONDS = 300.0
-HELD_NEXT = "held until an operator says whether it arrived"
 
 log = structlog.get_logger(__name__)
 
@@ -189,7 +186,8 @@ def _write_late_acceptance(result: Result) -> None:
         possible_duplicates=Greatest(F("possible_duplicates"), possible_duplicates),
     )
     report = EmailSent(
-        **_envelope(mail.pk, mail.status_version + 1),
+        **envelope(mail.pk, mail.status_version + 1),
+        generation=mail.generation,
         attempts=attempts,
         possible_duplicates=possible_duplicates,
         sent_at=sent_at,
@@ -272,21 +270,12 @@ def _each(name: str, values: Iterable[tuple[Decision, Any]]) -> Any:
     return per_row(SentEmail._meta.get_field(name), {decision.result.delivery.id: value for decision, value in values})  # type: ignore[arg-type]  # noqa: SLF001
 
 
-def _envelope(notification_id: UUID, status_version: int) -> dict[str, Any]:
-    return {
-        "event_id": new_id(),
-        "notification_id": notification_id,
-        "status_version": status_version,
-        "occurred_at": now(),
-        "producer": settings.PRODUCER,
-    }
-
-
 def _report(decision: Decision) -> AnyStatus:
     result, delivery = decision.result, decision.result.delivery
     common: dict[str, Any] = {
-        **_envelope(delivery.id, delivery.status_version + 1),
+        **envelope(delivery.id, delivery.status_version + 1),
         "attempts": result.attempts(),
+        "generation": delivery.generation,
         "possible_duplicates": delivery.possible_duplicates + (decision.transition is Transition.RESEND),
     }
     if decision.transition is Transition.SEND:
@@ -300,10 +289,6 @@ def _report(decision: Decision) -> AnyStatus:
     return EmailDeferred(**common, next_attempt_at=now() + timedelta(seconds=decision.wait_seconds))
 
 
-def uncertain_of(phase: str, since: datetime, host: str, message_id: str) -> Uncertain:
-    return Uncertain(phase=str(phase), since=since, host=host, message_id=message_id, next=HELD_NEXT)
-
-
 def _dead_letter(decision: Decision) -> DeadLetter:
     delivery, failure = decision.result.delivery, decision.failure
     assert failure is not None  # noqa: S101 (only a FAIL makes one)
@@ -314,24 +299,3 @@ def _dead_letter(decision: Decision) -> DeadLetter:
         cause=f"{failure.code} {failure.detail}".strip(),
         original=delivery.original(),
     )
-
-
-def report_of(mail: SentEmail) -> AnyStatus:
-    """The state of a known mail as its answer to an event that was published again; the version is the row's own."""
-    common: dict[str, Any] = {
-        **_envelope(mail.pk, mail.status_version),
-        "attempts": msgspec.convert(mail.attempts, list[Attempt]),
-        "possible_duplicates": mail.possible_duplicates,
-    }
-    if mail.status == SentEmail.Status.SENT and mail.sent_at is not None:
-        return EmailSent(**common, sent_at=mail.sent_at)
-    if mail.status == SentEmail.Status.FAILED:
-        failure = Failure(failure_class=mail.failure_class, code=mail.failure_code, detail=mail.failure_detail)
-        return EmailFailed(**common, failure=failure)
-    if mail.status == SentEmail.Status.UNCERTAIN and mail.uncertain_since is not None:
-        return EmailUncertain(
-            **common,
-            uncertain=uncertain_of(mail.uncertain_phase, mail.uncertain_since, mail.uncertain_host, mail.message_id),
-        )
-    next_attempt_at = mail.due_at if mail.status == SentEmail.Status.RETRY_PENDING else None
-    return EmailDeferred(**common, next_attempt_at=next_attempt_at)

@@ -101,6 +101,11 @@ def needed_scope(request: Request, view: Any) -> str:
     return scopes.get(getattr(view, "action", "") or "", ApiKey.Scope.SEND)
 
 
+def operator_of(request: Request) -> str:
+    """Who acts, for the audit: a client by its name, staff by theirs."""
+    return str(request.user) if isinstance(request.user, ClientUser) else f"staff:{request.user.get_username()}"
+
+
 def client_of(request: Request) -> ApiClient:
     """The client that a request acts for; staff in the browsable API act for a client of their own name."""
     if isinstance(request.user, ClientUser):

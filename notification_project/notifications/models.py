@@ -81,6 +81,12 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
             reconcile_at=None,
         )
 
+    def mark_publishable(self) -> int:
+        """FAILED as unpublishable → PENDING: its event is published again."""
+        return self.filter(status=Notification.Status.FAILED, failure_class="unpublishable").update(
+            status=Notification.Status.PENDING, failure_class="", failure_code="", failure_detail="", reconcile_at=Now()
+        )
+
     def merge(self, status: str, status_version: int, values: dict[str, Any]) -> int:
         """Applies an outcome where it is news: SENT always wins, otherwise the higher version; an equal one changes nothing."""
         older = Q(status_version__lt=status_version)
@@ -141,6 +147,9 @@ class Notification(models.Model):
     attempts = models.JSONField(default=list)
     next_attempt_at = models.DateTimeField(null=True)
     possible_duplicates = models.PositiveIntegerField(default=0)
+    generation = models.PositiveIntegerField(
+        default=0, help_text="Counts replays and resolutions, as the e-mail service does"
+    )
     reconcile_at = models.DateTimeField(null=True, help_text="Since when word is due; none where the state is final")
     reconciled = models.PositiveIntegerField(default=0, help_text="How often it was asked after in vain")
 

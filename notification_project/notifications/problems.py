@@ -51,3 +51,7 @@ def outbox_too_old(age_seconds: float) -> Problem:
 
 def not_cancellable(status: str) -> Problem:
     return Problem(409, "not-cancellable", f"It is on its way already; its status is {status}.")
+
+
+def not_uncertain(status: str) -> Problem:
+    return Problem(409, "not-uncertain", f"Only an UNCERTAIN notification can be resolved; its status is {status}.")

@@ -39,7 +39,7 @@ def representation(notification: Notification) -> dict[str, Any]:
         if notification.status == Notification.Status.PENDING
         else None,
         "possible_duplicates": notification.possible_duplicates,
-        "links": {"self": path, "events": f"{path}/events", "cancel": f"{path}/cancel"},
+        "links": {"self": path, "events": f"{path}/events", "cancel": f"{path}/cancel", "resolve": f"{path}/resolve"},
     }
 
 

@@ -104,21 +104,8 @@ class MetadataField(serializers.DictField):
         return dict(data)
 
 
-class NotificationRequestSerializer(serializers.Serializer[Any]):
-    """One notification as it is sent in. Unknown fields are an error."""
-
-    recipient = AddressField()
-    subject = TextField(in_header=True, max_length=255)
-    message = TextField(max_bytes=BODY_BYTES, style={"base_template": "textarea.html"})
-    html = TextField(max_bytes=BODY_BYTES, required=False, allow_null=True, default=None)
-    reply_to = AddressField(required=False, allow_null=True, default=None)
-    client_reference = TextField(max_length=128, required=False, allow_null=True, default=None)
-    metadata = MetadataField(required=False, default=dict)
-    send_after = InstantField(required=False, allow_null=True, default=None)
-    send_before = InstantField(required=False, allow_null=True, default=None)
-    on_uncertain = serializers.ChoiceField(
-        choices=Notification.OnUncertain.choices, required=False, default=Notification.OnUncertain.RESEND
-    )
+class StrictSerializer(serializers.Serializer[Any]):
+    """Unknown fields are an error."""
 
     def to_internal_value(self, data: Any) -> Any:
         unknown = [name for name in data if name not in self.fields] if isinstance(data, dict) else []
@@ -134,6 +121,23 @@ class NotificationRequestSerializer(serializers.Serializer[Any]):
             raise serializers.ValidationError(errors)
         return value
 
+
+class NotificationRequestSerializer(StrictSerializer):
+    """One notification as it is sent in."""
+
+    recipient = AddressField()
+    subject = TextField(in_header=True, max_length=255)
+    message = TextField(max_bytes=BODY_BYTES, style={"base_template": "textarea.html"})
+    html = TextField(max_bytes=BODY_BYTES, required=False, allow_null=True, default=None)
+    reply_to = AddressField(required=False, allow_null=True, default=None)
+    client_reference = TextField(max_length=128, required=False, allow_null=True, default=None)
+    metadata = MetadataField(required=False, default=dict)
+    send_after = InstantField(required=False, allow_null=True, default=None)
+    send_before = InstantField(required=False, allow_null=True, default=None)
+    on_uncertain = serializers.ChoiceField(
+        choices=Notification.OnUncertain.choices, required=False, default=Notification.OnUncertain.RESEND
+    )
+
     def validate_on_uncertain(self, value: str) -> str:
         return str(value)
 
@@ -145,21 +149,17 @@ class NotificationRequestSerializer(serializers.Serializer[Any]):
         return attrs
 
 
-class BatchRequestSerializer(serializers.Serializer[Any]):
+class BatchRequestSerializer(StrictSerializer):
     """1 to 1,000 notifications, all or none."""
 
     notifications = NotificationRequestSerializer(many=True, min_length=1, max_length=1000)  # type: ignore[call-arg]
 
-    def to_internal_value(self, data: Any) -> Any:
-        unknown = [name for name in data if name != "notifications"] if isinstance(data, dict) else []
-        if unknown:
-            raise serializers.ValidationError(
-                {
-                    escape_pointer(name): [ErrorDetail("There is no such field.", code="unknown-field")]
-                    for name in unknown[:UNKNOWN_NAMED]
-                }
-            )
-        return super().to_internal_value(data)
+
+class ResolutionRequestSerializer(StrictSerializer):
+    """An operator's word on an UNCERTAIN notification."""
+
+    resolution = serializers.ChoiceField(choices=["delivered", "not_delivered", "resend"])
+    reason = TextField(max_length=500)
 
 
 class FailureSerializer(serializers.Serializer[Any]):
@@ -182,6 +182,7 @@ class LinksSerializer(serializers.Serializer[Any]):
     self = serializers.CharField()
     events = serializers.CharField()
     cancel = serializers.CharField()
+    resolve = serializers.CharField()
 
 
 class NotificationSerializer(serializers.Serializer[Any]):

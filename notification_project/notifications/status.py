@@ -128,13 +128,15 @@ def _values(status: str, events: dict[UUID, AnyStatus]) -> dict[str, Any]:
     """The columns of one group: what differs from row to row in one expression each."""
     values: dict[str, Any] = {
         "reconciled": 0,
+        "generation": _each("generation", {key: event.generation for key, event in events.items()}),
         "attempts": _each("attempts", {key: msgspec.to_builtins(event.attempts) for key, event in events.items()}),
         "possible_duplicates": _each(
             "possible_duplicates", {key: event.possible_duplicates for key, event in events.items()}
         ),
     }
-    if len({event.possible_duplicates for event in events.values()}) == 1:
-        values["possible_duplicates"] = next(iter(events.values())).possible_duplicates
+    for name in ("possible_duplicates", "generation"):  # mostly 0 in all: then no expression for each row
+        if len({getattr(event, name) for event in events.values()}) == 1:
+            values[name] = getattr(next(iter(events.values())), name)
     if status == Status.SENT:
         sent = {key: event.sent_at for key, event in events.items() if isinstance(event, EmailSent)}
         return {

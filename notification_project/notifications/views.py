@@ -16,13 +16,14 @@ from shared_events.outbox.models import OutboxEvent
 from shared_events.outbox.wakeup import WakeUp
 
 from . import idempotency
-from .authentication import ClientUser, client_of
+from .authentication import ClientUser, client_of, operator_of
 from .cancellation import CREATED, cancel
 from .idempotency import KeyStore
 from .limits import Count
 from .listing import LIMIT_DEFAULT, LIMIT_MAXIMUM, page
 from .models import ApiKey, Notification
 from .representation import BASE_PATH, representation, timeline
+from .resolution import request_resolution
 from .serializers import (
     BatchAcceptedSerializer,
     BatchRequestSerializer,
@@ -30,11 +31,13 @@ from .serializers import (
     NotificationRequestSerializer,
     NotificationSerializer,
     ProblemSerializer,
+    ResolutionRequestSerializer,
     TimelineSerializer,
 )
 from .submission import Acceptance, Submission
 
-_acceptance = Acceptance(KeyStore(WakeUp(settings.REDIS_URL, settings.PRODUCER)))
+_wake_up = WakeUp(settings.REDIS_URL, settings.PRODUCER)
+_acceptance = Acceptance(KeyStore(_wake_up))
 
 PROBLEM = OpenApiResponse(ProblemSerializer, "application/problem+json (RFC 9457)")
 IDEMPOTENCY_KEY = OpenApiParameter(
@@ -52,6 +55,7 @@ class NotificationViewSet(GenericViewSet[Notification]):
         "create": ApiKey.Scope.SEND,
         "batch": ApiKey.Scope.SEND,
         "cancel": ApiKey.Scope.SEND,
+        "resolve": ApiKey.Scope.OPERATE,
     }
 
     @extend_schema(
@@ -117,6 +121,20 @@ class NotificationViewSet(GenericViewSet[Notification]):
     def cancel(self, request: Request, pk: UUID) -> Response:
         """Cancel what has not left yet. 200 is a promise that it never will."""
         return Response(representation(cancel(self._find(request, pk))))
+
+    @extend_schema(
+        request=ResolutionRequestSerializer,
+        responses={202: NotificationSerializer, (400, 401, 403, 404, 409): PROBLEM},
+    )
+    @action(detail=True, methods=["post"], serializer_class=ResolutionRequestSerializer)
+    def resolve(self, request: Request, pk: UUID) -> Response:
+        """Say of an UNCERTAIN notification that it was delivered, was not, or is to be sent again. UNCERTAIN stands until that is done."""
+        serializer = ResolutionRequestSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        notification = self._find(request, pk)
+        request_resolution(notification, **serializer.validated_data, operator=operator_of(request))
+        _wake_up.ring()
+        return Response(representation(notification), status=202)
 
     def _find(self, request: Request, pk: UUID) -> Notification:
         """Another client's notification is not found. Http404."""

@@ -71,11 +71,24 @@ class EmailNotificationCreated(Event, frozen=True, kw_only=True, tag="EMAIL_NOTI
     on_uncertain: Literal["resend", "hold"] = "resend"
 
 
+class EmailResolutionRequested(Event, frozen=True, kw_only=True, tag="EMAIL_RESOLUTION_REQUESTED"):
+    """An operator's word on an uncertain mail; it holds for that `generation` of it and no other."""
+
+    resolution: Literal["delivered", "not_delivered", "resend"]
+    reason: str
+    operator: str
+    generation: int
+
+
 class StatusEvent(Event, frozen=True, kw_only=True):
-    """What every report on a mail carries: the attempts so far and how many copies beyond one the recipient may have."""
+    """What every report on a mail carries: the attempts so far, how many copies beyond one the recipient may have, and the generation.
+
+    `generation` counts replays and resolutions of the mail.
+    """
 
     attempts: list[Attempt] = []
     possible_duplicates: int = 0
+    generation: int = 0
 
 
 class EmailSent(StatusEvent, frozen=True, kw_only=True, tag="EMAIL_SENT"):
@@ -95,7 +108,7 @@ class EmailUncertain(StatusEvent, frozen=True, kw_only=True, tag="EMAIL_UNCERTAI
 
 
 class EmailReplayed(StatusEvent, frozen=True, kw_only=True, tag="EMAIL_REPLAYED"):
-    generation: int
+    """A failed or uncertain mail is due again."""
 
 
 class DeadLetterRecorded(msgspec.Struct, frozen=True, kw_only=True, tag_field="event_type", tag="DEAD_LETTER_RECORDED"):
@@ -122,11 +135,20 @@ class DeadLetterRecorded(msgspec.Struct, frozen=True, kw_only=True, tag_field="e
     truncated: bool = False
 
 
-AnyEvent = EmailNotificationCreated | EmailSent | EmailFailed | EmailDeferred | EmailUncertain | EmailReplayed
+AnyEvent = (
+    EmailNotificationCreated
+    | EmailResolutionRequested
+    | EmailSent
+    | EmailFailed
+    | EmailDeferred
+    | EmailUncertain
+    | EmailReplayed
+)
 AnyStatus = EmailSent | EmailFailed | EmailDeferred | EmailUncertain | EmailReplayed
 
 TYPES: Final[dict[str, type[AnyEvent]]] = {
     "EMAIL_NOTIFICATION_CREATED": EmailNotificationCreated,
+    "EMAIL_RESOLUTION_REQUESTED": EmailResolutionRequested,
     "EMAIL_SENT": EmailSent,
     "EMAIL_FAILED": EmailFailed,
     "EMAIL_DEFERRED": EmailDeferred,

@@ -1,10 +1,11 @@
 import base64
 import hashlib
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from uuid import UUID
 
 from django.db import models
+from django.db.models.functions import Now
 
 from shared_events.contracts.events import DeadLetterRecorded, new_id, now
 from shared_events.kafka.consumer import Record
@@ -13,6 +14,19 @@ from shared_events.runtime.fields import DigestField
 
 TOPIC_LIMIT_BYTES = 500_000
 TRUNCATED_BYTES = 64 * 1024
+NIL = UUID(int=0)
+
+
+class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
+    def open(self) -> Self:
+        """Neither replayed nor dismissed, oldest first; walks the index on (replayed_at, id)."""
+        return self.filter(replayed_at=None, dismissed_at=None).order_by("pk")
+
+    def mark_replayed(self) -> int:
+        return self.open().order_by().update(replayed_at=Now())
+
+    def mark_dismissed(self) -> int:
+        return self.open().order_by().update(dismissed_at=Now())
 
 
 class DeadLetter(models.Model):
@@ -33,8 +47,9 @@ class DeadLetter(models.Model):
     original = models.BinaryField(null=True, help_text="The record's value, byte for byte; none where it had none")
     created_at = models.DateTimeField()
     replayed_at = models.DateTimeField(null=True)
+    dismissed_at = models.DateTimeField(null=True, help_text="An operator said that nothing is to be done")
 
-    objects: ClassVar[Any] = models.Manager()
+    objects: ClassVar[Any] = DeadLetterQuerySet.as_manager()
 
     class Meta:
         db_table = "dead_letters"
@@ -45,6 +60,15 @@ class DeadLetter(models.Model):
 
     def __str__(self) -> str:
         return f"{self.letter_class} {self.id}"
+
+    @property
+    def subject_id(self) -> UUID:
+        """The notification's id; the nil UUID (RFC 9562 5.9), which is nobody's, where the original could not be read."""
+        return self.notification_id or NIL
+
+    @property
+    def is_open(self) -> bool:
+        return self.replayed_at is None and self.dismissed_at is None
 
     @classmethod
     def of_record(
@@ -105,6 +129,32 @@ class DeadLetter(models.Model):
             original_sha256=hashlib.sha256(original).hexdigest(),
             truncated=truncated,
         )
+
+
+class AuditEntry(models.Model):
+    """Who did what by hand, to what, when and why."""
+
+    class Action(models.TextChoices):
+        REPLAY = "replay"
+        DISMISS = "dismiss"
+        RESOLVE = "resolve"
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    at = models.DateTimeField(default=now)
+    action = models.CharField(max_length=16, choices=Action)
+    operator = models.CharField(max_length=150)
+    subject_id = models.UUIDField(help_text="The dead letter or the notification")
+    reason = models.CharField(max_length=500)
+    detail = models.CharField(max_length=100, blank=True, default="")
+
+    objects: ClassVar[Any] = models.Manager()
+
+    class Meta:
+        db_table = "audit_entries"
+        verbose_name_plural = "audit entries"
+
+    def __str__(self) -> str:
+        return f"{self.action} by {self.operator}"
 
 
 def record_dead_letters(letters: Sequence[DeadLetter], *, topic: str, producer: str) -> int:

@@ -17,7 +17,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
     list_per_page = 50
     sortable_by = ()  # by anything but the key the database would sort the whole table
 
-    @display(
+    @display(  # type: ignore[untyped-decorator]
         description="status",
         label={
             "SENT": "success",

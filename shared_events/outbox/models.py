@@ -67,6 +67,12 @@ class OutboxEventQuerySet(models.QuerySet["OutboxEvent"]):
             crashes=0,
         )
 
+    def publish_given_up(self) -> int:
+        """DEAD_LETTERED → PENDING with a new budget: an operator replays it."""
+        return self.filter(status=OutboxEvent.Status.DEAD_LETTERED).update(
+            status=OutboxEvent.Status.PENDING, retry_count=0, due_at=Now(), available_at=Now(), lease_token=0, crashes=0
+        )
+
     def cancel_unclaimed(self) -> int:
         """Only what no relay ever claimed can be cancelled: of anything else nobody knows whether it is on its way."""
         return self.filter(status=OutboxEvent.Status.PENDING, claims=0).update(

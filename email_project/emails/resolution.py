@@ -1,0 +1,102 @@
+"""An operator's word on an uncertain mail, from the API or an admin: UNCERTAIN → SENT, FAILED or RETRY_PENDING, once a generation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.db.models import F
+from django.db.models.functions import Now
+
+from shared_events.contracts.events import AnyStatus, EmailReplayed, EmailResolutionRequested
+from shared_events.dead_letters.models import DeadLetter, record_dead_letters
+
+from .delivery import Delivery
+from .models import SentEmail
+from .reports import report_of
+
+log = structlog.get_logger(__name__)
+
+
+def resolve(requests: Sequence[EmailResolutionRequested]) -> list[AnyStatus]:
+    """Applies each request that is for the mail's generation, and returns what to report; belongs into a transaction of the caller's.
+
+    A request that comes too late, or a second one, changes nothing and is answered with the state as it is.
+    """
+    mails = {
+        mail.pk: mail
+        for mail in SentEmail.objects.select_for_update()
+        .filter(pk__in=[request.notification_id for request in requests])
+        .order_by("pk")
+    }
+    reports = []
+    for request in requests:
+        mail = mails.get(request.notification_id)
+        if mail is None:
+            log.warning("nothing to resolve: the mail is not known", notification_id=str(request.notification_id))
+            continue
+        if _apply(request, mail):
+            log.info("uncertain mail resolved", notification_id=str(mail.pk), resolution=request.resolution)
+        reports.append(_report(request, mail))
+    return reports
+
+
+def _apply(request: EmailResolutionRequested, mail: SentEmail) -> bool:
+    uncertain = SentEmail.objects.filter(pk=mail.pk, status=SentEmail.Status.UNCERTAIN, generation=request.generation)
+    changes: dict[str, Any] = {
+        "status_version": F("status_version") + 1,
+        "generation": F("generation") + 1,
+        "settled_at": Now(),
+        "crashes": 0,
+    }
+    if request.resolution == "delivered":
+        changes |= {"status": SentEmail.Status.SENT, "sent_at": F("uncertain_since")}
+    elif request.resolution == "not_delivered":
+        changes |= {
+            "status": SentEmail.Status.FAILED,
+            "failure_class": "operator",
+            "failure_code": "not_delivered",
+            "failure_detail": request.reason[:500],
+        }
+    else:
+        changes |= {
+            "status": SentEmail.Status.RETRY_PENDING,
+            "due_at": Now(),
+            "retry_count": 0,
+            "possible_duplicates": F("possible_duplicates") + 1,
+        }
+    if not uncertain.update(**changes):
+        return False
+    mail.refresh_from_db()
+    if mail.status == SentEmail.Status.FAILED:
+        letter = DeadLetter.of_notification(
+            mail.pk,
+            mail.generation,
+            letter_class="operator",
+            cause=request.reason,
+            original=Delivery.of_mail(mail).original(),
+        )
+        record_dead_letters([letter], topic=settings.DEAD_LETTER_TOPIC, producer=settings.PRODUCER)
+    return True
+
+
+def _report(request: EmailResolutionRequested, mail: SentEmail) -> AnyStatus:
+    report = report_of(mail)
+    if request.resolution == "resend" and mail.status == SentEmail.Status.RETRY_PENDING:
+        return replayed(mail)
+    return report
+
+
+def replayed(mail: SentEmail) -> EmailReplayed:
+    """That a mail is due again."""
+    report = report_of(mail)
+    return EmailReplayed(
+        event_id=report.event_id,
+        notification_id=report.notification_id,
+        status_version=report.status_version,
+        occurred_at=report.occurred_at,
+        producer=report.producer,
+        attempts=report.attempts,
+        possible_duplicates=report.possible_duplicates,
+        generation=report.generation,
+    )

@@ -1,0 +1,41 @@
+"""Resolving an uncertain notification: the e-mail service decides, by an event that carries the operator's word."""
+
+from django.conf import settings
+from django.db import transaction
+
+from shared_events.contracts.events import EmailResolutionRequested, new_id, now
+from shared_events.contracts.topics import NOTIFICATION_EVENTS
+from shared_events.dead_letters.models import AuditEntry
+from shared_events.outbox.models import OutboxEvent
+
+from . import problems
+from .models import Notification
+
+
+def request_resolution(notification: Notification, resolution: str, *, reason: str, operator: str) -> None:
+    """Stores the request, audited, for the mail's present generation; UNCERTAIN stands until the answer is there.
+
+    Problem 409 where it is not UNCERTAIN. Asked twice for one generation, the second changes nothing.
+    """
+    with transaction.atomic():
+        current = Notification.objects.select_for_update().get(pk=notification.pk)
+        if current.status != Notification.Status.UNCERTAIN:
+            raise problems.not_uncertain(current.status)
+        event = EmailResolutionRequested(
+            event_id=new_id(),
+            notification_id=current.pk,
+            occurred_at=now(),
+            producer=settings.PRODUCER,
+            resolution=resolution,  # type: ignore[arg-type]
+            reason=reason,
+            operator=operator,
+            generation=current.generation,
+        )
+        OutboxEvent.objects.bulk_create([OutboxEvent.of(event, NOTIFICATION_EVENTS)])
+        AuditEntry.objects.create(
+            action=AuditEntry.Action.RESOLVE,
+            operator=operator[:150],
+            subject_id=current.pk,
+            reason=reason,
+            detail=resolution,
+        )
