@@ -102,7 +102,9 @@ class DeadLetterAdmin(ReadOnlyAdmin):
                 str(Verdict.REPLAY.label), "replayed"
             )
 
-        return self._confirmed(request, queryset, "replay_letters", "Replay these dead letters?", "Replay", act)
+        return self._confirmed(
+            request, queryset, act, action="replay_letters", question="Replay these dead letters?", verb="Replay"
+        )
 
     @admin.action(description="Dismiss…", permissions=["operate"])
     def dismiss_letters(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponse | None:
@@ -110,16 +112,17 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             return f"{dismiss(letters, order)} dismissed"
 
         question = "Dismiss these dead letters? They are kept, and nothing is done with them any more."
-        return self._confirmed(request, queryset, "dismiss_letters", question, "Dismiss", act)
+        return self._confirmed(request, queryset, act, action="dismiss_letters", question=question, verb="Dismiss")
 
     def _confirmed(
         self,
         request: HttpRequest,
         queryset: QuerySet[DeadLetter],
+        act: Callable[[Sequence[DeadLetter], Order], str],
+        *,
         action: str,
         question: str,
         verb: str,
-        act: Callable[[Sequence[DeadLetter], Order], str],
     ) -> HttpResponse | None:
         letters = list(queryset.order_by("pk")[:AT_ONCE])
         reason = request.POST.get("reason", "").strip()
@@ -131,7 +134,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         context: dict[str, Any] = {
             **self.admin_site.each_context(request),
             "title": verb,
-            "opts": self.model._meta,
+            "opts": self.opts,
             "judged": [(letter, verdicts[letter.pk].label) for letter in letters],
             "question": question,
             "verb": verb,

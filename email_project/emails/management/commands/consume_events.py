@@ -9,6 +9,7 @@ from email_project.emails.intake import Intake
 from email_project.emails.sending import EmailSender, SenderOptions, server_from_settings
 from email_project.emails.settlement import DeliveryPolicy
 from shared_events.contracts.topics import NOTIFICATION_EVENTS
+from shared_events.dead_letters.release import ParkedRelease
 from shared_events.dead_letters.writer import write_dead_letter
 from shared_events.kafka.configuration import consumer_configuration, logger
 from shared_events.kafka.consumer import ConsumerLoop
@@ -47,6 +48,7 @@ class Command(BaseCommand):
             write_dead_letter=write_dead_letter,
             is_passing=is_passing,
         )
+        release = ParkedRelease()
         with StopSignal() as stop:
             bookkeeper = Bookkeeper(sender, stop)
             bookkeeper.start()
@@ -54,7 +56,7 @@ class Command(BaseCommand):
 
             def step() -> int:
                 bookkeeper.raise_its_error()
-                return loop.run_once()
+                return release.run_once() + loop.run_once()
 
             try:
                 run_until_stopped(step, idle=lambda: None, stop=stop, liveness=Liveness(settings.LIVENESS_FILE))

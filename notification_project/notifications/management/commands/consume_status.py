@@ -6,6 +6,7 @@ from django.core.management.base import BaseCommand
 
 from notification_project.notifications.status import handle
 from shared_events.contracts.topics import NOTIFICATION_STATUS
+from shared_events.dead_letters.release import ParkedRelease
 from shared_events.dead_letters.writer import write_dead_letter
 from shared_events.kafka.configuration import consumer_configuration, logger
 from shared_events.kafka.consumer import ConsumerLoop
@@ -31,10 +32,14 @@ class Command(BaseCommand):
             write_dead_letter=write_dead_letter,
             is_passing=is_passing,
         )
+        release = ParkedRelease()
         with StopSignal() as stop:
             try:
                 run_until_stopped(
-                    loop.run_once, idle=lambda: None, stop=stop, liveness=Liveness(settings.LIVENESS_FILE)
+                    lambda: release.run_once() + loop.run_once(),
+                    idle=lambda: None,
+                    stop=stop,
+                    liveness=Liveness(settings.LIVENESS_FILE),
                 )
             finally:
                 loop.close()
