@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import structlog
 
@@ -33,12 +34,18 @@ class CircuitBreaker:
         self._lock = threading.Lock()
         self._wait = 0.0  # 0: closed
         self._probing = False
+        self._opened_at = ""
         self._probe_at = 0.0
         self._logged_at = -LOG_EVERY_SECONDS
 
     @property
     def is_closed(self) -> bool:
         return self._wait == 0.0
+
+    def as_dict(self) -> dict[str, str]:
+        """For a status page: name, reason, and since when it is open."""
+        with self._lock:
+            return {"name": self.name, "reason": self.reason, "since": self._opened_at}
 
     @property
     def seconds_until_probe(self) -> float:
@@ -74,6 +81,8 @@ class CircuitBreaker:
         """
         with self._lock:
             now = self._clock()
+            if self.is_closed:
+                self._opened_at = datetime.now(UTC).isoformat(timespec="seconds")
             if hold_seconds is not None:
                 self._wait = hold_seconds
             elif self.is_closed:

@@ -13,17 +13,23 @@ log = structlog.get_logger(__name__)
 
 
 def run_until_stopped(
-    step: Callable[[], int], *, idle: Callable[[], None], stop: StopSignal, liveness: Liveness
+    step: Callable[[], int],
+    *,
+    idle: Callable[[], None],
+    stop: StopSignal,
+    liveness: Liveness,
+    report: Callable[[], None] = lambda: None,
 ) -> None:
     """Calls `step` until `stop` was received, and `idle` (which may block) after each step that did nothing (returned 0).
 
-    An error of the database that waiting can mend is waited out with back-off; any other ends the process.
+    `report` is called in each round, before `step`. An error of the database that waiting can mend is waited out with back-off; any other ends the process.
     """
     backoff = LoopBackoff()
     while not stop.received:
         liveness.touch()
         fresh_connections()
         try:
+            report()
             done = step()
         except Exception as error:
             if not is_passing(error):

@@ -11,6 +11,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from shared_events.runtime.models import ProcessState
+
 from .problems import problem_response
 
 DATABASE_SECONDS = 1
@@ -30,8 +32,17 @@ def ready(request: HttpRequest) -> HttpResponse:
             request, 503, "database-unavailable", "The database does not answer.", headers={"Retry-After": "2"}
         )
     parts = {"database": "ok", "redis": _word(_redis_answers()), "kafka": _word(_kafka_listens())}
-    status = "ok" if set(parts.values()) == {"ok"} else "degraded"
-    return JsonResponse({"status": status, **parts})
+    workers = _open_circuits()
+    status = "ok" if set(parts.values()) == {"ok"} and not workers else "degraded"
+    return JsonResponse({"status": status, **parts, "workers": workers})
+
+
+def _open_circuits() -> list[dict[str, str]]:
+    """What the workers have paused or given up for now, with its reason: a command, a circuit, since when."""
+    states = (
+        ProcessState.objects.alive().exclude(open_circuits=[]).order_by("id").values_list("command", "open_circuits")
+    )
+    return [{"command": command, **circuit} for command, circuits in states for circuit in circuits]
 
 
 def _word(answers: bool) -> str:

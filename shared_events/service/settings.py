@@ -68,6 +68,7 @@ SHARED_APPS = [
     "shared_events.service",  # its templates come before those of rest_framework
     "rest_framework",
     "drf_standardized_errors",
+    "shared_events.runtime",
     "shared_events.outbox",
     "shared_events.dead_letters",
 ]

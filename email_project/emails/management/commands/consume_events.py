@@ -18,6 +18,7 @@ from shared_events.runtime.breaker import CircuitBreaker
 from shared_events.runtime.database import is_passing
 from shared_events.runtime.liveness import Liveness
 from shared_events.runtime.loop import run_until_stopped
+from shared_events.runtime.process_state import StateReport
 from shared_events.runtime.stop import StopSignal
 
 BOOKKEEPER_SECONDS = 0.5
@@ -31,12 +32,14 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         wake_up = WakeUp(settings.REDIS_URL, settings.PRODUCER)
+        breaker = CircuitBreaker("smtp")
+        state = StateReport("consume_events", [breaker])
         sender = EmailSender(
             server_from_settings(),
             DeliveryPolicy.from_settings(),
             SenderOptions.from_settings(polls=False),
             ring=wake_up.ring,
-            breaker=CircuitBreaker("smtp"),
+            breaker=breaker,
         )
         configuration = consumer_configuration(
             settings.KAFKA, client_id=settings.PRODUCER, group=settings.CONSUMER_GROUP
@@ -59,12 +62,15 @@ class Command(BaseCommand):
                 return release.run_once() + loop.run_once()
 
             try:
-                run_until_stopped(step, idle=lambda: None, stop=stop, liveness=Liveness(settings.LIVENESS_FILE))
+                run_until_stopped(
+                    step, idle=lambda: None, stop=stop, liveness=Liveness(settings.LIVENESS_FILE), report=state.write
+                )
             finally:
                 stop.received = True
                 bookkeeper.join()
                 loop.close()
                 sender.close()
+                state.end()
             bookkeeper.raise_its_error()
 
 

@@ -9,6 +9,7 @@ from shared_events.outbox.wakeup import WakeUp
 from shared_events.runtime.breaker import CircuitBreaker
 from shared_events.runtime.liveness import Liveness
 from shared_events.runtime.loop import run_until_stopped
+from shared_events.runtime.process_state import StateReport
 from shared_events.runtime.stop import StopSignal
 
 STEP_SECONDS = 1.0
@@ -21,12 +22,14 @@ class Command(BaseCommand):
     )
 
     def handle(self, *_args: Any, **_options: Any) -> None:
+        breaker = CircuitBreaker("smtp")
+        state = StateReport("retry_emails", [breaker])
         sender = EmailSender(
             server_from_settings(),
             DeliveryPolicy.from_settings(),
             SenderOptions.from_settings(polls=True),
             ring=WakeUp(settings.REDIS_URL, settings.PRODUCER).ring,
-            breaker=CircuitBreaker("smtp"),
+            breaker=breaker,
         )
         wait_seconds = min(STEP_SECONDS, settings.RETRY_POLL_SECONDS)
         with StopSignal() as stop:
@@ -37,6 +40,8 @@ class Command(BaseCommand):
                     idle=lambda: None,
                     stop=stop,
                     liveness=Liveness(settings.LIVENESS_FILE),
+                    report=state.write,
                 )
             finally:
                 sender.close()
+                state.end()

@@ -10,6 +10,7 @@ from shared_events.outbox.wakeup import WakeUp
 from shared_events.runtime.breaker import CircuitBreaker
 from shared_events.runtime.liveness import Liveness
 from shared_events.runtime.loop import run_until_stopped
+from shared_events.runtime.process_state import StateReport
 from shared_events.runtime.stop import StopSignal
 
 
@@ -32,11 +33,13 @@ class Command(BaseCommand):
         )
         wake_up = WakeUp(settings.REDIS_URL, settings.PRODUCER)
         with StopSignal() as stop:
+            breaker = CircuitBreaker("kafka")
+            state = StateReport("relay_outbox", [breaker])
             relay = OutboxRelay(
                 producer,
                 policy,
                 unpublishable=import_string(settings.OUTBOX_UNPUBLISHABLE),
-                breaker=CircuitBreaker("kafka"),
+                breaker=breaker,
                 give_up=lambda: stop.grace_is_over(settings.SHUTDOWN_GRACE_SECONDS),
             )
             try:
@@ -45,6 +48,8 @@ class Command(BaseCommand):
                     idle=lambda: wake_up.wait(settings.OUTBOX_POLL_SECONDS, stop),
                     stop=stop,
                     liveness=Liveness(settings.LIVENESS_FILE),
+                    report=state.write,
                 )
             finally:
                 producer.close()
+                state.end()

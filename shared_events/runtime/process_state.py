@@ -1,0 +1,51 @@
+"""A worker's row in `process_state`."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from .breaker import CircuitBreaker
+from .models import ProcessState
+
+WRITE_EVERY_SECONDS = 10.0
+FORGET_AFTER = timedelta(days=1)
+
+
+class StateReport:
+    """`write()` stores the open circuits of this process where they changed, and every ten seconds. Raises the database's errors."""
+
+    def __init__(
+        self, command: str, circuits: Sequence[CircuitBreaker], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._id = f"{socket.gethostname()[:100]}:{os.getpid()}:{command}"
+        self._command = command
+        self._circuits = circuits
+        self._clock = clock
+        self._started_at = timezone.now()
+        self._written_at = -WRITE_EVERY_SECONDS
+        self._written: list[dict[str, Any]] = []
+
+    def write(self) -> None:
+        found = [circuit.as_dict() for circuit in self._circuits if not circuit.is_closed]
+        if found == self._written and self._clock() - self._written_at < WRITE_EVERY_SECONDS:
+            return
+        values = {"open_circuits": found, "updated_at": Now()}
+        if not ProcessState.objects.filter(pk=self._id).update(**values):
+            ProcessState.objects.filter(updated_at__lt=Now() - FORGET_AFTER).delete()
+            ProcessState.objects.bulk_create(
+                [ProcessState(id=self._id, command=self._command, started_at=self._started_at, **values)]
+            )
+        self._written, self._written_at = found, self._clock()
+
+    def end(self) -> None:
+        """Removes the row at an orderly end. Where the database is away it stays, and is forgotten after a day."""
+        with contextlib.suppress(DatabaseError, InterfaceError):
+            ProcessState.objects.filter(pk=self._id).delete()
