@@ -22,7 +22,8 @@ def run_until_stopped(
 ) -> None:
     """Calls `step` until `stop` was received, and `idle` (which may block) after each step that did nothing (returned 0).
 
-    `report` is called in each round, before `step`. An error of the database that waiting can mend is waited out with back-off; any other ends the process.
+    `report` is called in each round, before `step`. An error of the database that waiting can mend is waited out with back-off; any
+    other ends the process.
     """
     backoff = LoopBackoff()
     while not stop.received:
