@@ -11,6 +11,8 @@ from shared_events.service.settings import LOG_LEVEL, ROOT, SHARED_APPS, SPECTAC
 PRODUCER = "email-service"
 CONSUMER_GROUP = "email-service"
 DEAD_LETTER_TOPIC = topics.EMAIL_DEAD_LETTERS
+INVARIANTS = "email_project.emails.invariants.INVARIANTS"
+PRUNE_RULES = "email_project.emails.retention.PRUNE_RULES"
 DEAD_LETTER_REPLAYER = "email_project.emails.replay.MailReplayer"
 OUTBOX_UNPUBLISHABLE = "email_project.emails.unpublishable.report_events"
 

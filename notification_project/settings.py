@@ -14,6 +14,8 @@ from shared_events.service.settings import LOG_LEVEL, REDIS_URL, REST_FRAMEWORK,
 PRODUCER = "notification-service"
 CONSUMER_GROUP = "notification-service"
 DEAD_LETTER_TOPIC = topics.NOTIFICATION_DEAD_LETTERS
+INVARIANTS = "notification_project.notifications.invariants.INVARIANTS"
+PRUNE_RULES = "notification_project.notifications.retention.PRUNE_RULES"
 DEAD_LETTER_REPLAYER = "notification_project.notifications.replay.NotificationReplayer"
 OUTBOX_UNPUBLISHABLE = "notification_project.notifications.unpublishable.fail_notifications"
 
@@ -26,6 +28,7 @@ LOGGING = logs.configure(LOG_LEVEL, PRODUCER)
 RATE_LIMIT_CLIENT = environment.text("RATE_LIMIT_CLIENT", "600/m")
 RATE_LIMIT_RECIPIENT = environment.text("RATE_LIMIT_RECIPIENT", "10/m")
 IDEMPOTENCY_TTL_SECONDS = environment.integer("IDEMPOTENCY_TTL_SECONDS", 86_400, unit="seconds")
+NOTIFICATIONS_RETENTION_DAYS = environment.number("NOTIFICATIONS_RETENTION_DAYS", 90, unit="days")
 OUTBOX_MAX_AGE_SECONDS = environment.number("OUTBOX_MAX_AGE_SECONDS", 172_800)
 RECONCILE_AFTER_SECONDS = environment.number("RECONCILE_AFTER_SECONDS", 900)
 RECONCILE_POLL_SECONDS = environment.number("RECONCILE_POLL_SECONDS", 30)

@@ -4,7 +4,7 @@ Encoding is UTF-8 JSON. Decoding is strict in types ("1" is no integer) and tole
 producer may add fields before its consumers know them.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -213,6 +213,12 @@ def decode(value: bytes | None, *, expected: tuple[type[Event], ...] = ()) -> An
 def new_id() -> UUID:
     """A UUIDv7 (RFC 9562 5.7): ids made one after the other sort in that order within a process."""
     return uuid7()
+
+
+def id_at(instant: datetime, slack: timedelta = timedelta()) -> UUID:
+    """The lowest UUIDv7 of a time, `slack` off: it separates ids by their age."""
+    milliseconds = max(0, int((instant - datetime(1970, 1, 1, tzinfo=UTC) + slack) / timedelta(milliseconds=1)))
+    return UUID(int=milliseconds << 80)
 
 
 def now() -> datetime:

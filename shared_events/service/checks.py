@@ -5,6 +5,8 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 
+RECONCILE_HORIZON_DAYS = 1.0
+
 
 @register
 def check_outbox(**_: Any) -> list[CheckMessage]:
@@ -20,6 +22,22 @@ def check_outbox(**_: Any) -> list[CheckMessage]:
         )
     found += base_above_maximum("OUTBOX_RETRY_BASE_SECONDS", "OUTBOX_RETRY_MAX_SECONDS", id="outbox.E002")
     return found
+
+
+@register
+def check_retentions(**_: Any) -> list[CheckMessage]:
+    """What would be delivered or asked for again must still be known."""
+    needed = 2 * (settings.TOPIC_RETENTION_DAYS + RECONCILE_HORIZON_DAYS)
+    if needed <= settings.SENT_EMAILS_RETENTION_DAYS:
+        return []
+    return [
+        Error(
+            f"SENT_EMAILS_RETENTION_DAYS={settings.SENT_EMAILS_RETENTION_DAYS:g} is below {needed:g}, twice the sum of "
+            f"TOPIC_RETENTION_DAYS={settings.TOPIC_RETENTION_DAYS:g} and {RECONCILE_HORIZON_DAYS:g} day of reconciling",
+            hint="A record that is read again would be sent again once its mail is forgotten: raise it, or lower the topics' retention.",
+            id="retention.E001",
+        )
+    ]
 
 
 def base_above_maximum(base: str, maximum: str, *, id: str) -> list[CheckMessage]:  # noqa: A002 (Django's name)

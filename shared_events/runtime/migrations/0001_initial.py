@@ -4,24 +4,25 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='ProcessState',
+            name="ProcessState",
             fields=[
-                ('id', models.CharField(help_text='host:pid:command', max_length=150, primary_key=True, serialize=False)),
-                ('command', models.CharField(max_length=50)),
-                ('started_at', models.DateTimeField()),
-                ('updated_at', models.DateTimeField()),
-                ('open_circuits', models.JSONField(default=list, help_text='name, reason and since of each')),
+                (
+                    "id",
+                    models.CharField(help_text="host:pid:command", max_length=150, primary_key=True, serialize=False),
+                ),
+                ("command", models.CharField(max_length=50)),
+                ("started_at", models.DateTimeField()),
+                ("updated_at", models.DateTimeField()),
+                ("open_circuits", models.JSONField(default=list, help_text="name, reason and since of each")),
             ],
             options={
-                'db_table': 'process_state',
+                "db_table": "process_state",
             },
         ),
     ]

@@ -1,10 +1,13 @@
+from argparse import ArgumentParser
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.utils.module_loading import import_string
 
 from shared_events.kafka.producer import RecordProducer
+from shared_events.outbox.models import OutboxEvent
 from shared_events.outbox.relay import OutboxRelay, RelayPolicy
 from shared_events.outbox.wakeup import WakeUp
 from shared_events.runtime.breaker import CircuitBreaker
@@ -13,6 +16,31 @@ from shared_events.runtime.loop import run_until_stopped
 from shared_events.runtime.process_state import StateReport
 from shared_events.runtime.stop import StopSignal
 
+REPUBLISH_BATCH = 1_000
+
+
+def instant(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise CommandError(f"--republish-since {text!r} is no time: give one such as 2030-01-31T12:00:00Z") from error
+    if found.tzinfo is None:
+        raise CommandError(f"--republish-since {text!r} has no offset: append Z or +01:00")
+    return found
+
+
+def republish(since: datetime) -> int:
+    """PUBLISHED → PENDING for what was published since then, in batches; returns how many."""
+    published = OutboxEvent.objects.filter(status=OutboxEvent.Status.PUBLISHED, published_at__gte=since)
+    total, last = 0, None
+    while True:
+        rows = published if last is None else published.filter(pk__gt=last)
+        ids = list(rows.order_by("pk").values_list("pk", flat=True)[:REPUBLISH_BATCH])
+        if not ids:
+            return total
+        total += OutboxEvent.objects.filter(pk__in=ids).publish_again()
+        last = ids[-1]
+
 
 class Command(BaseCommand):
     help = (
@@ -20,7 +48,21 @@ class Command(BaseCommand):
         "Configured by OUTBOX_POLL_SECONDS, OUTBOX_BATCH, OUTBOX_LEASE_SECONDS and OUTBOX_RETRY_*."
     )
 
-    def handle(self, *_args: Any, **_options: Any) -> None:
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--republish-since",
+            metavar="TIME",
+            help="make everything that was published since then (RFC 3339) due again, say how much that is, and end; "
+            "after a loss of Kafka's data: running relays publish it, and consumers know each by its id",
+        )
+
+    def handle(self, *_args: Any, republish_since: str | None, **_options: Any) -> None:
+        if republish_since is not None:
+            self.stdout.write(f"{republish(instant(republish_since))} events are due again")
+            return
+        self._relay()
+
+    def _relay(self) -> None:
         policy = RelayPolicy(
             batch=settings.OUTBOX_BATCH,
             lease_seconds=settings.OUTBOX_LEASE_SECONDS,
