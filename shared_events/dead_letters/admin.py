@@ -2,7 +2,7 @@ from typing import ClassVar
 
 from django.contrib import admin
 
-from shared_events.outbox.admin import ReadOnlyAdmin
+from shared_events.outbox.admin import ID_ONLY, ReadOnlyAdmin
 
 from .models import DeadLetter
 
@@ -23,7 +23,8 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         "replayed_at",
     )
     list_filter = ("letter_class", "source_topic", ("replayed_at", admin.EmptyFieldListFilter))
-    search_fields = ("id__exact", "notification_id__exact")
+    search_fields = ID_ONLY
+    id_fields = ("pk", "notification_id")
     search_help_text = "The whole id of a dead letter or of a notification"
     ordering = ("-id",)
     fieldsets: ClassVar = (

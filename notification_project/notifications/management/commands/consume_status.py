@@ -1,17 +1,16 @@
 from typing import Any
 
-from confluent_kafka import Consumer
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from notification_project.notifications.status import handle
 from shared_events.contracts.topics import NOTIFICATION_STATUS
 from shared_events.dead_letters.writer import write_dead_letter
-from shared_events.kafka.configuration import consumer_configuration, logger
 from shared_events.kafka.consumer import ConsumerLoop
+from shared_events.kafka.recreation import ConsumerSource
 from shared_events.runtime.database import is_passing
 from shared_events.runtime.liveness import Liveness
-from shared_events.runtime.loop import run_until_stopped
+from shared_events.runtime.loop import PACE_SECONDS, run_until_stopped
 from shared_events.runtime.stop import StopSignal
 
 
@@ -21,20 +20,25 @@ class Command(BaseCommand):
     )
 
     def handle(self, *_args: Any, **_options: Any) -> None:
-        configuration = consumer_configuration(
-            settings.KAFKA, client_id=settings.PRODUCER, group=settings.CONSUMER_GROUP
+        source = ConsumerSource(
+            settings.KAFKA, NOTIFICATION_STATUS, client_id=settings.PRODUCER, group=settings.CONSUMER_GROUP
         )
         loop = ConsumerLoop(
-            Consumer(configuration, logger=logger),
+            source.connect(),
             NOTIFICATION_STATUS,
             handle,
             write_dead_letter=write_dead_letter,
             is_passing=is_passing,
+            renew=source.renew,
         )
         with StopSignal() as stop:
             try:
                 run_until_stopped(
-                    loop.run_once, idle=lambda: None, stop=stop, liveness=Liveness(settings.LIVENESS_FILE)
+                    loop.run_once,
+                    idle=lambda: None,
+                    stop=stop,
+                    liveness=Liveness(settings.LIVENESS_FILE),
+                    pace_seconds=PACE_SECONDS,
                 )
             finally:
                 loop.close()
