@@ -22,14 +22,14 @@ WSGI_APPLICATION = "email_project.wsgi.application"
 STATIC_ROOT = ROOT / "static" / "email_project"
 LOGGING = logs.configure(LOG_LEVEL, PRODUCER)
 
-EMAIL_URL = environment.env.str("EMAIL_URL", default="")
-EMAIL_SSL_CA = environment.env.str("EMAIL_SSL_CA", default="")
-DEFAULT_FROM_EMAIL = environment.env.str("DEFAULT_FROM_EMAIL", default="")
+EMAIL_URL = environment.optional("EMAIL_URL")
+EMAIL_SSL_CA = environment.optional("EMAIL_SSL_CA")
+DEFAULT_FROM_EMAIL = environment.optional("DEFAULT_FROM_EMAIL")
 EMAIL_MAX_ATTEMPTS = environment.integer("EMAIL_MAX_ATTEMPTS", 12, unit="attempts")
 EMAIL_RETRY_BASE_SECONDS = environment.number("EMAIL_RETRY_BASE_SECONDS", 5)
 EMAIL_RETRY_MAX_SECONDS = environment.number("EMAIL_RETRY_MAX_SECONDS", 3600)
 EMAIL_MAX_RESENDS = environment.integer("EMAIL_MAX_RESENDS", 10, minimum=0, unit="copies")
-RETRY_POLL_SECONDS = environment.number("RETRY_POLL_SECONDS", 1)
+RETRY_POLL_SECONDS = environment.number("RETRY_POLL_SECONDS", 1, minimum=0.001)
 EMAIL_LEASE_SECONDS = environment.number("EMAIL_LEASE_SECONDS", 60, minimum=1)
 SMTP_CONNECTIONS = environment.integer("SMTP_CONNECTIONS", 8, unit="connections")
 SMTP_TIMEOUT_SECONDS = environment.number("SMTP_TIMEOUT_SECONDS", 30, minimum=0.1)

@@ -1,7 +1,3 @@
-import os
+from shared_events.service.command_line import wsgi_application
 
-from django.core.wsgi import get_wsgi_application
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "email_project.settings")
-
-application = get_wsgi_application()
+application = wsgi_application("email_project.settings")

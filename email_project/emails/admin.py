@@ -22,7 +22,7 @@ class SentEmailAdmin(ReadOnlyAdmin):
         "sent_at",
     )
     list_filter = ("status", "failure_class", "on_uncertain")
-    search_fields = ("id__exact", "recipient__exact")
+    search_fields = ("recipient__exact",)
     search_help_text = "The whole id of a notification, or a whole recipient"
     ordering = ("-id",)
     fieldsets: ClassVar = (

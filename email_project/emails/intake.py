@@ -200,7 +200,9 @@ class Intake:
 
     def _too_old_letter(self, record: Record, notification_id: UUID) -> DeadLetter:
         cause = "older than half of SENT_EMAILS_RETENTION_DAYS: it may have been sent and its row deleted since"
-        return DeadLetter.of_record(record, letter_class="too_old", cause=cause, notification_id=notification_id)
+        letter = DeadLetter.of_record(record, letter_class="too_old", cause=cause, notification_id=notification_id)
+        letter.identity = DeadLetter.identity_of(notification_id, "too_old")  # however often it is asked for again
+        return letter
 
 
 def too_old_state() -> dict[str, Any]:

@@ -3,7 +3,7 @@ from typing import Any, ClassVar, Self
 from uuid import UUID
 
 from django.db import models
-from django.db.models import Case, Value, When
+from django.db.models import Case, F, When
 from django.db.models.functions import Now
 
 from shared_events.outbox.claim import claim_due, in_seconds
@@ -109,11 +109,12 @@ class SentEmail(models.Model):
     def claim(cls, *, batch: int, lease_seconds: float, token: int) -> list[tuple[Any, ...]]:
         """Leases up to `batch` due mails and marks them in the same UPDATE, but for those with `hold`, which are marked right before DATA.
 
-        The tuples (CLAIM_FIELDS) show `data_started_at` as the last owner left it.
+        The tuples (CLAIM_FIELDS) show `data_started_at` as the last owner left it. A mark that was left behind stays until it is settled:
+        without it the next owner would send a mail that is to be held.
         """
         marked = Case(
             When(on_uncertain=cls.OnUncertain.RESEND, then=Now()),
-            default=Value(None),
+            default=F("data_started_at"),
             output_field=models.DateTimeField(),
         )
         return claim_due(

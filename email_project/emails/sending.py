@@ -8,9 +8,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+from uuid import UUID
 
 import structlog
 from django.conf import settings
@@ -24,7 +26,7 @@ from shared_events.runtime.breaker import CircuitBreaker
 from shared_events.runtime.database import fresh_connections, is_passing
 
 from .delivery import Delivery, Result
-from .message import render
+from .message import message_id_for, render
 from .models import SentEmail
 from .outcomes import Kind, Outcome, accepted, classify
 from .settlement import DeliveryPolicy, settle
@@ -40,6 +42,14 @@ FINAL_SETTLE_SECONDS = 10.0
 CLOCK_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
+
+
+class DeliveryDefectError(Exception):
+    """Something that is no fault of a server: a defect of ours, met with this mail."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        super().__init__(str(delivery.id))
+        self.delivery = delivery
 
 
 class NotBegunError(Exception):
@@ -73,14 +83,23 @@ def server_from_settings() -> SmtpServer:
         if not getattr(settings, name):
             raise ImproperlyConfigured(f"{name} is not set: a worker that sends mail needs it, see .env.example")
     try:
-        return SmtpServer.from_url(
+        message_id_for(UUID(int=0), settings.DEFAULT_FROM_EMAIL)
+    except ValueError as error:
+        # Otherwise every mail would be found impossible to render, one by one.
+        raise ImproperlyConfigured(
+            f"DEFAULT_FROM_EMAIL={settings.DEFAULT_FROM_EMAIL!r}: {error}; set it to NotifyX <noreply@example.com>"
+        ) from error
+    try:
+        server = SmtpServer.from_url(
             settings.EMAIL_URL,
             timeout_seconds=settings.SMTP_TIMEOUT_SECONDS,
             reply_timeout_seconds=settings.SMTP_REPLY_TIMEOUT_SECONDS,
             ca_file=settings.EMAIL_SSL_CA,
         )
+        server.tls_context()
     except ValueError as error:
-        raise ImproperlyConfigured(f"EMAIL_URL: {error}") from error
+        raise ImproperlyConfigured(f"EMAIL_URL or EMAIL_SSL_CA: {error}") from error
+    return server
 
 
 _PROBE: Final = object()
@@ -130,12 +149,13 @@ class EmailSender:
         self._options = options
         self._ring = ring
         self._breaker = breaker
-        self._held: dict[object, Delivery] = {}
+        self._held: dict[UUID, Delivery] = {}
         self._ready: queue.SimpleQueue[Delivery | object] = queue.SimpleQueue()
         self._inbox: queue.SimpleQueue[Result | Exception | None] = queue.SimpleQueue()
-        self._unsettled: dict[object, Result] = {}
+        self._unsettled: dict[UUID, Result] = {}
         self._backoff = LoopBackoff()
         self._settle_again_at = 0.0
+        self._defect: Exception | None = None
         self._more_due = True
         self._polled_at = 0.0
         self._renewed_at = time.monotonic()
@@ -179,6 +199,7 @@ class EmailSender:
         self._read_clock()
         self._collect(min(wait_seconds, self.lease_seconds / 4))
         settled = self._settle()
+        self._raise_defect()
         self._renew()
         return settled + self._claim()
 
@@ -202,6 +223,13 @@ class EmailSender:
             thread.join(0.5)
         if self._unsettled:
             log.error("outcomes could not be written: those mails will be found uncertain", mails=len(self._unsettled))
+        self._raise_defect()
+
+    def _raise_defect(self) -> None:
+        """A defect that a thread met ends the process, after what others were answered is written."""
+        defect, self._defect = self._defect, None
+        if defect is not None:
+            raise defect
 
     def _tolerantly(self, step: Callable[[], None]) -> None:
         try:
@@ -234,16 +262,24 @@ class EmailSender:
         self._clock_read_at = time.monotonic()
 
     def _collect(self, wait_seconds: float) -> None:
-        """Fills `_unsettled` from the inbox: up to SETTLE_BATCH, or for SETTLE_EVERY_SECONDS, or until nothing is in flight."""
-        timeout = 0.0 if self._unsettled else wait_seconds
+        """Fills `_unsettled` from the inbox: up to SETTLE_BATCH, or for SETTLE_EVERY_SECONDS, or until nothing is in flight.
+
+        Where the database is away it waits for the next try to settle, so that the caller's loop does not spin.
+        """
+        timeout = wait_seconds
+        if self._unsettled:
+            timeout = min(wait_seconds, max(0.0, self._settle_again_at - time.monotonic()))
         deadline = 0.0
-        while len(self._unsettled) < SETTLE_BATCH:
+        while len(self._unsettled) < SETTLE_BATCH or time.monotonic() < self._settle_again_at:
             try:
                 result = self._inbox.get(timeout=timeout) if timeout > 0 else self._inbox.get_nowait()
             except queue.Empty:
                 return
             if isinstance(result, Exception):
-                raise result
+                self._defect = result
+                if isinstance(result, DeliveryDefectError):
+                    self._held.pop(result.delivery.id, None)  # its lease and its count of crashes stay
+                return
             if result is not None:
                 self._note(result)
             deadline = deadline or time.monotonic() + SETTLE_EVERY_SECONDS
@@ -353,9 +389,12 @@ class EmailSender:
 
     def _speak(self) -> None:
         try:
-            self._speak_until_end(SmtpConnection(self._server))
+            with closing(SmtpConnection(self._server)) as smtp:
+                self._speak_until_end(smtp)
         except Exception as error:  # noqa: BLE001 (the bookkeeper raises it: a defect ends the process)
             self._inbox.put(error)
+        finally:
+            connection.close()  # this thread's own
 
     def _speak_until_end(self, smtp: SmtpConnection) -> None:
         while True:
@@ -366,10 +405,9 @@ class EmailSender:
                 close_old_connections()
                 continue
             if work is _END:
-                smtp.close()
                 return
             if isinstance(work, Delivery):
-                self._inbox.put(Result(delivery=work, outcome=self._deliver(smtp, work), host=self._server.host))
+                self._inbox.put(Result(delivery=work, outcome=self._deliver_surely(smtp, work), host=self._server.host))
             else:
                 self._probe(smtp)
 
@@ -383,6 +421,12 @@ class EmailSender:
             self._breaker.success()
             self._more_due = True
         self._inbox.put(None)
+
+    def _deliver_surely(self, smtp: SmtpConnection, delivery: Delivery) -> Outcome | None:
+        try:
+            return self._deliver(smtp, delivery)
+        except Exception as error:
+            raise DeliveryDefectError(delivery) from error
 
     def _deliver(self, smtp: SmtpConnection, delivery: Delivery) -> Outcome | None:
         if not self._breaker.is_closed or self._stopping:
@@ -426,10 +470,8 @@ class EmailSender:
             return False
 
     def _judge(self, outcome: Outcome) -> None:
-        reason = f"{outcome.phase}: {outcome.code} {outcome.reply}".strip()
+        reason = f"{outcome.phase}: {outcome.code}"  # the words of a server may hold an address
         if outcome.kind is Kind.DEPENDENCY:
             self._breaker.failure(reason)
         elif outcome.kind is Kind.CONFIGURATION:
             self._breaker.failure(reason, hold_seconds=CONFIGURATION_HOLD_SECONDS)
-        elif outcome.kind is not Kind.UNCERTAIN:
-            self._breaker.success()

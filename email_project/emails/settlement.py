@@ -34,8 +34,11 @@ from .delivery import ATTEMPTS_KEPT, Delivery, Result
 from .models import SentEmail
 from .outcomes import Kind, Outcome
 from .reports import envelope, uncertain_of
+from .smtp import Phase
 
 GREYLIST_SECONDS = 300.0
+POSTPONE_SECONDS = 30.0
+TRANSACTION = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.BODY, Phase.REPLY})
 
 log = structlog.get_logger(__name__)
 
@@ -62,16 +65,22 @@ class DeliveryPolicy:
 
 class Transition(enum.Enum):
     RELEASE = "release"
+    POSTPONE = "postpone"
     SEND = "send"
     RETRY = "retry"
     RESEND = "resend"
     FAIL = "fail"
     HOLD = "hold"
 
+    @property
+    def is_outcome(self) -> bool:
+        """Whether it is one that the notification service is told of."""
+        return self not in (Transition.RELEASE, Transition.POSTPONE)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Where a result takes its row. `wait_seconds` is set for RETRY and RESEND, `failure` for FAIL."""
+    """Where a result takes its row. `wait_seconds` is set for POSTPONE, RETRY and RESEND, `failure` for FAIL."""
 
     result: Result
     transition: Transition
@@ -88,23 +97,39 @@ def decide(result: Result, policy: DeliveryPolicy) -> Decision:
     """Rules 5 and 6 of delivery, as a pure function but for the jitter of the wait."""
     delivery, outcome = result.delivery, result.outcome
     if outcome is None or outcome.kind in (Kind.DEPENDENCY, Kind.CONFIGURATION):
-        return Decision(result=result, transition=Transition.RELEASE)
+        return _decide_unanswered(result)
     if outcome.kind is Kind.SENT:
         return Decision(result=result, transition=Transition.SEND)
     if outcome.kind is Kind.UNCERTAIN:
         return _decide_uncertain(result, policy)
     if outcome.kind is Kind.FAILED:
-        if outcome.failure_class == "expired" and delivery.possible_duplicates:
-            return Decision(
-                result=result, transition=Transition.HOLD
-            )  # an earlier attempt may have arrived: not simply "failed"
+        if outcome.failure_class == "expired":
+            return _decide_expired(result, outcome)
         return Decision(result=result, transition=Transition.FAIL, failure=result.failure())
+    if delivery.send_before is not None and result.at >= delivery.send_before:  # no later attempt could be in time
+        return _decide_expired(result, outcome)
     if delivery.retry_count + 1 >= policy.max_attempts:
         exhausted = Failure(failure_class="exhausted", code=outcome.code, detail=outcome.reply)
         return Decision(result=result, transition=Transition.FAIL, failure=exhausted)
     return Decision(
         result=result, transition=Transition.RETRY, wait_seconds=_retry_wait_seconds(delivery, outcome, policy)
     )
+
+
+def _decide_unanswered(result: Result) -> Decision:
+    outcome = result.outcome
+    if outcome is None or outcome.kind is Kind.CONFIGURATION or outcome.phase not in TRANSACTION:
+        return Decision(result=result, transition=Transition.RELEASE)
+    # Perhaps it is this mail that the server cannot take: the others go first, so that it cannot stop them all.
+    wait_seconds = row_wait_seconds(1, base_seconds=POSTPONE_SECONDS, maximum_seconds=POSTPONE_SECONDS)
+    return Decision(result=result, transition=Transition.POSTPONE, wait_seconds=wait_seconds)
+
+
+def _decide_expired(result: Result, outcome: Outcome) -> Decision:
+    if result.delivery.possible_duplicates:  # an earlier attempt may have arrived: not simply "failed"
+        return Decision(result=result, transition=Transition.HOLD)
+    expired = Failure(failure_class="expired", code="expired", detail=outcome.reply)
+    return Decision(result=result, transition=Transition.FAIL, failure=expired)
 
 
 def _decide_uncertain(result: Result, policy: DeliveryPolicy) -> Decision:
@@ -205,7 +230,7 @@ def _write(decisions: Sequence[Decision], token: int) -> None:
         changed = rows.release() if transition is Transition.RELEASE else rows.update(**_changes(transition, group))
         if changed != len(group):
             raise LeaseLostError
-    reports = [_report(decision) for decision in decisions if decision.transition is not Transition.RELEASE]
+    reports = [_report(decision) for decision in decisions if decision.transition.is_outcome]
     if reports:
         OutboxEvent.objects.bulk_create([OutboxEvent.of(report, topics.NOTIFICATION_STATUS) for report in reports])
     record_dead_letters(
@@ -216,6 +241,9 @@ def _write(decisions: Sequence[Decision], token: int) -> None:
 
 
 def _changes(transition: Transition, group: Sequence[Decision]) -> dict[str, Any]:
+    if transition is Transition.POSTPONE:
+        due_at = _each("due_at", ((d, in_seconds(d.wait_seconds)) for d in group))
+        return {"due_at": due_at, "lease_token": 0, "crashes": 0, "data_started_at": None}
     common: dict[str, Any] = {
         "status_version": F("status_version") + 1,
         "lease_token": 0,
@@ -296,6 +324,6 @@ def _dead_letter(decision: Decision) -> DeadLetter:
         delivery.id,
         delivery.generation,
         letter_class=failure.failure_class,
-        cause=f"{failure.code} {failure.detail}".strip(),
+        cause=failure.detail if failure.detail.startswith(failure.code) else f"{failure.code} {failure.detail}".strip(),
         original=delivery.original(),
     )

@@ -27,7 +27,7 @@ class NotificationAdmin(ReadOnlyAdmin):
     )
     list_filter = ("status", "failure_class", "client")
     list_select_related = ("client",)
-    search_fields = ("id__exact", "recipient__exact", "client_reference__exact")
+    search_fields = ("recipient__exact", "client_reference__exact")
     search_help_text = "A whole id, recipient or client reference"
     ordering = ("-id",)
     fieldsets: ClassVar = (

@@ -106,7 +106,10 @@ class KeyStore:
             return True, None
         if value is None or value == MARK:
             return False, None
-        return False, _decoder.decode(value)
+        try:
+            return False, _decoder.decode(value)
+        except msgspec.MsgspecError:  # of another version: the row decides
+            return False, None
 
     def forget(self, key: Key) -> None:
         """Takes our mark away, so that a legitimate retry is executed at once."""
@@ -165,7 +168,7 @@ def take_over(row: IdempotencyKey) -> bool:
         name: getattr(row, name)
         for name in ("fingerprint", "status_code", "location", "body", "created_at", "expires_at")
     }
-    return bool(IdempotencyKey.objects.filter(pk=row.pk, expires_at__lte=row.created_at).update(**values))
+    return bool(IdempotencyKey.objects.filter(pk=row.pk, expires_at__lte=now()).update(**values))
 
 
 def expires_header(answer: StoredAnswer) -> str:

@@ -1,12 +1,12 @@
 """Rate limits: fixed windows in Redis, per client by django-ratelimit, per recipient by one pipeline. Without Redis they are open."""
 
-import contextlib
 import hashlib
 import hmac
 import re
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import redis
 from django.conf import settings
 from django.core.cache import caches
 from django.http import HttpRequest
-from django_ratelimit.core import ALL, _make_cache_key, get_usage
+from django_ratelimit.core import ALL, _get_window, _make_cache_key, get_usage
 from django_redis import get_redis_connection
 
 from shared_events.service.problems import Problem
@@ -23,7 +23,8 @@ from .idempotency import redis_breaker
 from .models import ApiClient
 
 GROUP = "notifications"
-RATE = re.compile(r"^([1-9]\d*)/(\d*)([smhd])$")
+LEFTOVER_SECONDS = 86_401
+RATE = re.compile(r"([1-9]\d*)/([1-9]\d*)?([smhd])", re.ASCII)
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -37,7 +38,7 @@ class Rate:
         """`600/m`, `5/10s`; None for `0`, which switches the limit off. ValueError for anything else."""
         if text == "0":
             return None
-        match = RATE.match(text)
+        match = RATE.fullmatch(text)
         if match is None:
             raise ValueError(
                 f"{text!r} is no rate: write 0, or a number of requests by time such as 600/m, 5/10s, 1000/h"
@@ -65,10 +66,11 @@ class Usage:
 class Count:
     """What one request counted. `refuse` and `give_back` take it back; both are quiet where Redis is away."""
 
-    def __init__(self, request: HttpRequest, client: ApiClient, recipients: Sequence[str]) -> None:
+    def __init__(self, request: HttpRequest, client: ApiClient, recipients: Sequence[str], *, is_batch: bool) -> None:
         self._request = request
         self._client_value = str(client.pk)
         self._recipients = recipients
+        self._is_batch = is_batch
         self._client_key: str | None = None
         self._recipient_counts: dict[str, int] = {}
         self.usages: list[Usage] = []
@@ -86,15 +88,13 @@ class Count:
         if spent is None:
             return
         self.give_back()
-        raise RateLimitedError(spent, self.over if len(self._recipients) > 1 and spent.name == "recipient" else [])
+        raise RateLimitedError(spent, self.over if self._is_batch and spent.name == "recipient" else [])
 
     def give_back(self) -> None:
-        if self._client_key is not None and not (
-            self.usages and self.usages[0].name == "client" and self.usages[0].left < 0
-        ):
-            with contextlib.suppress(ValueError):  # its window has ended
-                caches[settings.RATELIMIT_USE_CACHE].decr(self._client_key)
-        self._client_key = None
+        client_key, self._client_key = self._client_key, None
+        if client_key is not None and redis_breaker.is_closed:
+            with suppress(ValueError):  # its window has ended, or Redis was flushed: nothing is left to take back
+                caches[settings.RATELIMIT_USE_CACHE].decr(client_key)
         counts, self._recipient_counts = self._recipient_counts, {}
         if not counts or not redis_breaker.allow():
             return
@@ -102,6 +102,7 @@ class Count:
             pipeline = get_redis_connection("default").pipeline(transaction=False)
             for key, count in counts.items():
                 pipeline.decrby(key, count)
+                pipeline.expire(key, LEFTOVER_SECONDS)  # a key that has expired meanwhile would be made anew, for ever
             pipeline.execute()
             redis_breaker.success()
         except redis.RedisError as error:
@@ -111,6 +112,7 @@ class Count:
         rate = Rate.parse(settings.RATE_LIMIT_CLIENT)
         if rate is None or not redis_breaker.allow():
             return
+        window = _get_window(self._client_value, rate.window_seconds)
         usage: dict[str, Any] | None = get_usage(
             self._request,
             group=GROUP,
@@ -122,7 +124,6 @@ class Count:
             redis_breaker.failure("rate limit not counted")
             return
         redis_breaker.success()
-        window = usage["time_left"] + int(time.time())
         self._client_key = _make_cache_key(GROUP, window, (rate.quota, rate.window_seconds), self._client_value, ALL)
         self.usages.append(Usage("client", rate, rate.quota - usage["count"], usage["time_left"] + 1))
 

@@ -98,6 +98,10 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
             status=status, status_version=Greatest(F("status_version"), status_version), **values
         )
 
+    def ask_again_later(self) -> int:
+        """Their event is not published yet: that is no silence."""
+        return self.update(reconcile_at=Now())
+
     def put_off(self, after_seconds: float) -> int:
         """Counts a round of reconciling: after the n-th the next is due in min(a day, 2^n × after_seconds) from now."""
         steps = [

@@ -28,8 +28,13 @@ class Reconciler:
             ids = list(silent.values_list("pk", flat=True)[:BATCH])
             if not ids:
                 return 0
-            again = OutboxEvent.objects.filter(aggregate_id__in=ids, event_type=CREATED).publish_again()
-            Notification.objects.filter(pk__in=ids).put_off(self._after_seconds)
+            events = OutboxEvent.objects.filter(
+                aggregate_id__in=ids, event_type=CREATED, status=OutboxEvent.Status.PUBLISHED
+            )
+            published = [key for key in events.values_list("aggregate_id", flat=True) if key is not None]
+            again = OutboxEvent.objects.filter(aggregate_id__in=published, event_type=CREATED).publish_again()
+            Notification.objects.filter(pk__in=published).put_off(self._after_seconds)
+            Notification.objects.filter(pk__in=set(ids) - set(published)).ask_again_later()
         if again:
             self._wake_up.ring()
         log.warning("nothing was heard of notifications", notifications=len(ids), published_again=again)

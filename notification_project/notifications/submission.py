@@ -3,14 +3,14 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
-from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.exceptions import APIException, ErrorDetail, ValidationError
 
 from shared_events.contracts.events import EmailNotificationCreated, new_id, now
 from shared_events.contracts.topics import NOTIFICATION_EVENTS
@@ -20,11 +20,12 @@ from shared_events.service.problems import database_away
 
 from . import idempotency, problems
 from .idempotency import Key, KeyStore, StoredAnswer
-from .limits import Count, RateLimitedError, Usage
+from .limits import Count, Usage
 from .models import ApiClient, IdempotencyKey, Notification, first_due_at
 
 EVENT_BYTES = 900_000
 FURTHEST_SEND_AFTER = timedelta(days=366)
+STATEMENT_BYTES = 8 * 1024 * 1024  # half of MariaDB's max_allowed_packet of 16 MiB
 TRIES = 3
 AGE_CHECK_SECONDS = 1.0
 
@@ -49,6 +50,22 @@ class Submission:
     fingerprint: bytes
     render: Callable[[Sequence[Notification]], tuple[str, bytes]]
     count: Count
+
+
+def in_statements(
+    rows: Sequence[tuple[Notification, OutboxEvent]],
+) -> Iterator[Sequence[tuple[Notification, OutboxEvent]]]:
+    """The rows in as few parts as fit into a statement each: nearly always one."""
+    begin, size = 0, 0
+    for index, (notification, event) in enumerate(rows):
+        characters = sum(len(name) + len(value) for name, value in notification.metadata.items())
+        # The most that SQL can make of them: four bytes of a quote in the payload, fourteen of an emoji in metadata.
+        row_size = max(2 * len(event.payload), 14 * characters)
+        if size + row_size > STATEMENT_BYTES and index > begin:
+            yield rows[begin:index]
+            begin, size = index, 0
+        size += row_size
+    yield rows[begin:]
 
 
 class Acceptance:
@@ -80,20 +97,28 @@ class Acceptance:
 
     def _execute(self, submission: Submission) -> Accepted:
         try:
-            submission.count.take()
-        except RateLimitedError:
-            known = idempotency.stored_answer(submission.key) if submission.key else None
-            if known is None:
-                raise
-            return self._replay(submission, known)
-        try:
-            self._refuse_while_outbox_is_old()
-            rows = [self._rows(submission.client, item) for item in submission.items]
-            self._check(submission, rows)
+            try:
+                rows = self._admit(submission)
+            except (
+                APIException
+            ):  # a replay is refused by nothing, and without Redis only the row knows that this is one
+                known = idempotency.stored_answer(submission.key) if submission.key else None
+                if known is None:
+                    raise
+                submission.count.give_back()
+                return self._replay(submission, known)
             return self._store_rows(submission, rows)
         except BaseException:
             submission.count.give_back()
             raise
+
+    def _admit(self, submission: Submission) -> list[tuple[Notification, OutboxEvent]]:
+        """The rows to store; raises the refusals that do not come from the body alone."""
+        submission.count.take()
+        self._refuse_while_outbox_is_old()
+        rows = [self._rows(submission.client, item) for item in submission.items]
+        self._check(submission, rows)
+        return rows
 
     def _replay(self, submission: Submission, answer: StoredAnswer) -> Accepted:
         answer.check(submission.fingerprint)
@@ -139,8 +164,9 @@ class Acceptance:
             with transaction.atomic():
                 if key_row is not None and not (take_over and idempotency.take_over(key_row)):
                     key_row.save(force_insert=True)
-                Notification.objects.bulk_create([notification for notification, _ in rows])
-                OutboxEvent.objects.bulk_create([event for _, event in rows])
+                for part in in_statements(rows):
+                    Notification.objects.bulk_create([notification for notification, _ in part])
+                    OutboxEvent.objects.bulk_create([event for _, event in part])
                 committing = True
         except (DatabaseError, InterfaceError) as error:
             if committing and database.is_connection_lost(error):
@@ -190,7 +216,9 @@ class Acceptance:
             send_before=item["send_before"],
             on_uncertain=item["on_uncertain"],
         )
-        return notification, OutboxEvent.of(event, NOTIFICATION_EVENTS, due_at=item["send_after"])
+        # A time that has passed means now: taken literally it would count as the age of the outbox, which refuses every POST.
+        later = item["send_after"] if item["send_after"] and item["send_after"] > created_at else None
+        return notification, OutboxEvent.of(event, NOTIFICATION_EVENTS, due_at=later)
 
     def _check(self, submission: Submission, rows: Sequence[tuple[Notification, OutboxEvent]]) -> None:
         """What depends on the time of day or on the encoded event; after the replay, which must not depend on either."""

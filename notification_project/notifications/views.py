@@ -14,6 +14,7 @@ from rest_framework.viewsets import GenericViewSet
 
 from shared_events.outbox.models import OutboxEvent
 from shared_events.outbox.wakeup import WakeUp
+from shared_events.service.rendering import PROBLEM_MEDIA_TYPE
 
 from . import idempotency
 from .authentication import ClientUser, client_of, operator_of
@@ -39,7 +40,12 @@ from .submission import Acceptance, Submission
 _wake_up = WakeUp(settings.REDIS_URL, settings.PRODUCER)
 _acceptance = Acceptance(KeyStore(_wake_up))
 
-PROBLEM = OpenApiResponse(ProblemSerializer, "application/problem+json (RFC 9457)")
+
+def problems(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
+    """The errors of an operation, for the OpenAPI document."""
+    return {(status, PROBLEM_MEDIA_TYPE): OpenApiResponse(ProblemSerializer, "RFC 9457") for status in statuses}
+
+
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key", str, OpenApiParameter.HEADER, description="Makes the request safe to repeat"
 )
@@ -60,7 +66,7 @@ class NotificationViewSet(GenericViewSet[Notification]):
 
     @extend_schema(
         parameters=[IDEMPOTENCY_KEY],
-        responses={202: NotificationSerializer, (400, 401, 403, 409, 413, 415, 422, 429, 503): PROBLEM},
+        responses={202: NotificationSerializer, **problems(400, 401, 403, 409, 413, 415, 422, 429, 503)},
     )
     def create(self, request: Request) -> Response:
         """Accept one notification: 202 says that it is stored and will be delivered."""
@@ -71,7 +77,7 @@ class NotificationViewSet(GenericViewSet[Notification]):
     @extend_schema(
         parameters=[IDEMPOTENCY_KEY],
         request=BatchRequestSerializer,
-        responses={202: BatchAcceptedSerializer, (400, 401, 403, 409, 413, 415, 422, 429, 503): PROBLEM},
+        responses={202: BatchAcceptedSerializer, **problems(400, 401, 403, 409, 413, 415, 422, 429, 503)},
     )
     @action(detail=False, methods=["post"], serializer_class=BatchRequestSerializer)
     def batch(self, request: Request) -> Response:
@@ -91,7 +97,7 @@ class NotificationViewSet(GenericViewSet[Notification]):
             OpenApiParameter("limit", int, description=f"1 to {LIMIT_MAXIMUM}, default {LIMIT_DEFAULT}"),
             OpenApiParameter("cursor", str, description="`next` of the page before"),
         ],
-        responses={200: NotificationListSerializer, (400, 401, 403): PROBLEM},
+        responses={200: NotificationListSerializer, **problems(400, 401, 403)},
     )
     def list(self, request: Request) -> Response:
         """The client's notifications, newest first."""
@@ -99,7 +105,7 @@ class NotificationViewSet(GenericViewSet[Notification]):
         found = page(request.query_params, client)
         return Response({"results": [representation(row) for row in found.results], "next": found.next})
 
-    @extend_schema(responses={200: NotificationSerializer, 304: None, (401, 403, 404): PROBLEM})
+    @extend_schema(responses={200: NotificationSerializer, 304: None, **problems(401, 403, 404)})
     def retrieve(self, request: Request, pk: UUID) -> Response:
         """One notification, and where it is."""
         body = msgspec.json.encode(representation(self._find(request, pk)))
@@ -108,7 +114,7 @@ class NotificationViewSet(GenericViewSet[Notification]):
             return Response(status=304, headers={"ETag": etag})
         return Response(body, headers={"ETag": etag})
 
-    @extend_schema(responses={200: TimelineSerializer, (401, 403, 404): PROBLEM})
+    @extend_schema(responses={200: TimelineSerializer, **problems(401, 403, 404)})
     @action(detail=True, methods=["get"])
     def events(self, request: Request, pk: UUID) -> Response:
         """The timeline over both services."""
@@ -116,7 +122,7 @@ class NotificationViewSet(GenericViewSet[Notification]):
         event = OutboxEvent.objects.filter(aggregate_id=pk, event_type=CREATED).defer("payload").first()
         return Response({"events": timeline(notification, event)})
 
-    @extend_schema(request=None, responses={200: NotificationSerializer, (401, 403, 404, 409): PROBLEM})
+    @extend_schema(request=None, responses={200: NotificationSerializer, **problems(401, 403, 404, 409)})
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: UUID) -> Response:
         """Cancel what has not left yet. 200 is a promise that it never will."""
@@ -124,7 +130,7 @@ class NotificationViewSet(GenericViewSet[Notification]):
 
     @extend_schema(
         request=ResolutionRequestSerializer,
-        responses={202: NotificationSerializer, (400, 401, 403, 404, 409): PROBLEM},
+        responses={202: NotificationSerializer, **problems(400, 401, 403, 404, 409)},
     )
     @action(detail=True, methods=["post"], serializer_class=ResolutionRequestSerializer)
     def resolve(self, request: Request, pk: UUID) -> Response:
@@ -159,7 +165,7 @@ class NotificationViewSet(GenericViewSet[Notification]):
                 key=key,
                 fingerprint=idempotency.fingerprint_of(body) if key else b"",
                 render=_render_batch if is_batch else _render_one,
-                count=Count(request._request, client, [item["recipient"] for item in items]),  # noqa: SLF001 (django-ratelimit takes Django's)
+                count=Count(request._request, client, [item["recipient"] for item in items], is_batch=is_batch),  # noqa: SLF001 (django-ratelimit takes Django's)
             )
         )
         answer = accepted.answer

@@ -7,7 +7,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from shared_events.outbox.admin import ReadOnlyAdmin
+from shared_events.outbox.admin import ID_ONLY, ReadOnlyAdmin
 
 from .models import AuditEntry, DeadLetter
 from .replay import Order, Verdict, dismiss, judge, replay, replayer_from_settings
@@ -38,7 +38,8 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         ("replayed_at", admin.EmptyFieldListFilter),
         ("dismissed_at", admin.EmptyFieldListFilter),
     )
-    search_fields = ("id__exact", "notification_id__exact")
+    search_fields = ID_ONLY
+    id_fields = ("pk", "notification_id")
     search_help_text = "The whole id of a dead letter or of a notification"
     ordering = ("-id",)
     actions = ("replay_letters", "dismiss_letters")

@@ -94,6 +94,11 @@ class DeadLetter(models.Model):
             created_at=now(),
         )
 
+    @staticmethod
+    def identity_of(notification_id: UUID, *of_what: object) -> bytes:
+        """One failure of a notification: the generation of a failed mail, or what else tells it from others."""
+        return hashlib.sha256("\0".join(map(str, (notification_id, *of_what))).encode()).digest()
+
     @classmethod
     def of_notification(
         cls, notification_id: UUID, generation: int, *, letter_class: str, cause: str, original: bytes
@@ -101,7 +106,7 @@ class DeadLetter(models.Model):
         """An unsaved dead letter of a notification that was read and yet failed: one for each generation of it."""
         return cls(
             id=new_id(),
-            identity=hashlib.sha256(f"{notification_id}\0{generation}".encode()).digest(),
+            identity=cls.identity_of(notification_id, generation),
             notification_id=notification_id,
             generation=generation,
             letter_class=letter_class,

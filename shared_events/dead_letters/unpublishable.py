@@ -16,15 +16,15 @@ def record_unpublishable(given_up: Sequence[tuple[UUID, str]], *, topic: str) ->
     Events of other topics are left: the event of a dead letter never makes one, its row stands in the table already.
     """
     reasons = dict(given_up)
-    letters: dict[UUID, DeadLetter] = {}
+    letters = []
     for event in OutboxEvent.objects.filter(pk__in=reasons, topic=topic, aggregate_id__isnull=False):
         assert event.aggregate_id is not None  # noqa: S101 (by the filter)
-        letters[event.aggregate_id] = DeadLetter.of_notification(
-            event.aggregate_id,
-            event.publication,
-            letter_class="unpublishable",
-            cause=reasons[event.pk],
-            original=bytes(event.payload),
+        letter = DeadLetter.of_notification(
+            event.aggregate_id, 0, letter_class="unpublishable", cause=reasons[event.pk], original=bytes(event.payload)
         )
-    record_dead_letters(list(letters.values()), topic=settings.DEAD_LETTER_TOPIC, producer=settings.PRODUCER)
-    return {notification_id: letter.cause for notification_id, letter in letters.items()}
+        letter.identity = DeadLetter.identity_of(
+            event.aggregate_id, event.pk, event.claims
+        )  # given up again: a new one
+        letters.append(letter)
+    record_dead_letters(letters, topic=settings.DEAD_LETTER_TOPIC, producer=settings.PRODUCER)
+    return {letter.notification_id: letter.cause for letter in letters if letter.notification_id is not None}

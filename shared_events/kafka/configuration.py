@@ -1,8 +1,11 @@
 """librdkafka's configuration for this product: what the guarantees rest on is set here and nowhere else."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
 
 Configuration = Mapping[str, str | int | float | bool]
 """Where the brokers are and how to log in: `bootstrap.servers` and the security settings, named as librdkafka names them."""
@@ -15,6 +18,22 @@ _RECOVERY: dict[str, Any] = {
 }
 
 logger = logging.getLogger("librdkafka")
+
+
+class KafkaConfigurationError(Exception):
+    """librdkafka refuses the settings: no waiting mends that."""
+
+
+@contextmanager
+def refusing_configuration() -> Iterator[None]:
+    """Turns librdkafka's refusal to make a client into a KafkaConfigurationError that names the variables."""
+    try:
+        yield
+    except (KafkaException, TypeError, ValueError) as error:
+        words = error.args[0].str() if error.args and isinstance(error.args[0], KafkaError) else str(error)
+        raise KafkaConfigurationError(
+            f"Kafka's client refuses its settings ({words}): check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_… and KAFKA_SSL_CA"
+        ) from error
 
 
 def producer_configuration(common: Configuration, *, client_id: str, message_timeout_seconds: float) -> dict[str, Any]:

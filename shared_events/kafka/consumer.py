@@ -70,7 +70,8 @@ class ConsumerLoop:
 
     `handle` raises an error that `is_passing` where it can do neither now: the partitions are paused, polling goes on (so that the
     group keeps its member), and the same records are handed over again. Any other error is pinned to the record that causes it, which
-    goes to `write_dead_letter`; after `fuse_records` of those in a row FuseBlownError ends the loop.
+    goes to `write_dead_letter`; after `fuse_records` of those in a row FuseBlownError ends the loop. `renew` is asked each time and
+    returns another consumer where the topic was made anew: records held back of the old one are dropped with it, as the rest of it was.
     """
 
     def __init__(
@@ -83,9 +84,12 @@ class ConsumerLoop:
         is_passing: Callable[[BaseException], bool],
         batch_records: int = 500,
         fuse_records: int = FUSE_RECORDS,
+        renew: Callable[[], Consumer | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._consumer = consumer
+        self._topic = topic
+        self._renew = renew
         self._handle = handle
         self._write_dead_letter = write_dead_letter
         self._is_passing = is_passing
@@ -97,11 +101,12 @@ class ConsumerLoop:
         self._backoff = LoopBackoff()
         self._failed_in_a_row = 0
         self._logged_at = -LOG_EVERY_SECONDS
-        consumer.subscribe([topic], on_revoke=self._on_revoke, on_lost=self._on_revoke)
+        self._subscribe()
 
     def run_once(self, poll_seconds: float = POLL_SECONDS) -> int:
         """Takes and handles one batch; returns how many records were handled. Blocks up to `poll_seconds` for the first record."""
-        self._pending += self._collect(min(poll_seconds, 0.1) if self._pending else poll_seconds)
+        self._go_on_with(self._renew())
+        self._collect(min(poll_seconds, 0.1) if self._pending else poll_seconds)
         if not self._pending or self._clock() < self._retry_at:
             return 0
         batch = self._pending
@@ -119,14 +124,27 @@ class ConsumerLoop:
         """Leaves the group. Whatever was handled is committed already; whatever was not will be delivered to the next owner."""
         self._consumer.close()
 
-    def _collect(self, poll_seconds: float) -> list[Record]:
-        # consume(n, timeout) waits for n records or the time-out, so the first one is waited for alone.
-        records: list[Record] = []
-        size = 0
+    def _subscribe(self) -> None:
+        self._consumer.subscribe([self._topic], on_revoke=self._on_revoke, on_lost=self._on_revoke)
+
+    def _go_on_with(self, fresh: Consumer | None) -> None:
+        if fresh is None:
+            return
+        self._pending = []
+        self._retry_at = 0.0
+        self._backoff.reset()
+        self._consumer.close()
+        self._consumer = fresh
+        self._subscribe()
+
+    def _collect(self, poll_seconds: float) -> None:
+        # consume(n, timeout) waits for n records or the time-out, so the first one is waited for alone. Each is pending at once, as the
+        # next poll may revoke its partition.
+        taken = size = 0
         timeout = poll_seconds
         # With records held back there is one poll all the same: the group would lose a member that does not poll.
         room = max(1, self._batch_records - len(self._pending))
-        while len(records) < room and size < BATCH_BYTES:
+        while taken < room and size < BATCH_BYTES:
             message = self._consumer.poll(timeout)
             if message is None:
                 break
@@ -135,10 +153,10 @@ class ConsumerLoop:
                 self._note(error)
                 break
             record = record_of(message)
-            records.append(record)
+            self._pending.append(record)
+            taken += 1
             size += len(record.value or b"")
             timeout = 0
-        return records
 
     def _settle(self, batch: Sequence[Record]) -> None:
         try:
@@ -194,7 +212,10 @@ class ConsumerLoop:
             self._consumer.resume(self._consumer.assignment())
             log.warning("records go on", records=len(batch))
 
-    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._retry_at:
+            # One that comes back would still be paused, and where nothing is pending nothing would resume it.
+            consumer.resume(partitions)
         gone = {(partition.topic, partition.partition) for partition in partitions}
         self._pending = [record for record in self._pending if (record.topic, record.partition) not in gone]
 

@@ -10,10 +10,11 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from .configuration import Configuration, logger, producer_configuration
+from .configuration import Configuration, logger, producer_configuration, refusing_configuration
 
 FLUSH_SLICE_SECONDS = 0.1
 PROBE_TIMEOUT_SECONDS = 3.0
+LOG_EVERY_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +93,11 @@ class RecordProducer:
         self._timeout_seconds = message_timeout_seconds
         self._producer: Producer | None = None
         self._broken = False
+        self._logged_at = -LOG_EVERY_SECONDS
+
+    def connect(self) -> None:
+        """Makes the client, so that settings it refuses are met before anything is claimed. Never blocks; KafkaConfigurationError."""
+        self._connected()
 
     def publish(
         self, records: Sequence[OutgoingRecord], *, give_up: Callable[[], bool] = lambda: False
@@ -101,12 +107,17 @@ class RecordProducer:
         Blocks until all are reported on, at most the message time-out and a second; where `give_up` turns true meanwhile, what is
         still unanswered is purged and reported as a dependency fault.
         """
-        reports = self._publish_together(records, give_up)
+        deadline = time.monotonic() + self._timeout_seconds + 1
+        reports = self._publish_together(records, deadline, give_up)
         refused = [index for index, report in enumerate(reports) if report.fault is Fault.MESSAGE]
         if len(refused) > 1:
             # A broker refuses a batch as a whole: alone, each shows whether it was the one.
             for index in refused:
-                reports[index] = self._publish_together([records[index]], give_up)[0]
+                reports[index] = (
+                    UNANSWERED
+                    if time.monotonic() >= deadline
+                    else self._publish_together([records[index]], deadline, give_up)[0]
+                )
         return reports
 
     def probe(self, topics: Collection[str] = ()) -> str | None:
@@ -122,7 +133,7 @@ class RecordProducer:
         """Drops what is unanswered. Callers have settled or released it by their rows."""
         if self._producer is not None:
             self._producer.purge()
-            self._producer.flush(1)
+            self._flush(self._producer, 1)
             self._producer = None
 
     def _connected(self) -> Producer:
@@ -130,19 +141,21 @@ class RecordProducer:
             self.close()
             self._broken = False
         if self._producer is None:
-            self._producer = Producer(self._configuration, logger=logger)
+            with refusing_configuration():
+                self._producer = Producer(self._configuration, logger=logger)
         return self._producer
 
-    def _publish_together(self, records: Sequence[OutgoingRecord], give_up: Callable[[], bool]) -> list[Report]:
+    def _publish_together(
+        self, records: Sequence[OutgoingRecord], deadline: float, give_up: Callable[[], bool]
+    ) -> list[Report]:
         producer = self._connected()
         reports = [UNANSWERED] * len(records)
 
         def on_delivery(index: int, error: KafkaError | None, _message: Message) -> None:
             reports[index] = report_of(error)
-            if error is not None and error.fatal():
+            if error is not None and (error.fatal() or error.code() == KafkaError._FATAL):  # noqa: SLF001
                 self._broken = True
 
-        deadline = time.monotonic() + self._timeout_seconds + 1
         for index, record in enumerate(records):
             callback = partial(on_delivery, index)
             while True:
@@ -151,24 +164,40 @@ class RecordProducer:
                         record.topic, record.value, record.key, headers=record.headers, on_delivery=callback
                     )
                 except BufferError:
-                    if time.monotonic() >= deadline or give_up():
+                    if self._broken or time.monotonic() >= deadline or give_up():
                         break
-                    producer.poll(FLUSH_SLICE_SECONDS)
+                    self._flush(producer, FLUSH_SLICE_SECONDS)
                     continue
                 except KafkaException as error:
                     on_delivery(index, error.args[0], None)  # type: ignore[arg-type]
                 break
         while (
-            producer.flush(FLUSH_SLICE_SECONDS) and not self._broken and time.monotonic() < deadline and not give_up()
+            self._flush(producer, FLUSH_SLICE_SECONDS)
+            and not self._broken
+            and time.monotonic() < deadline
+            and not give_up()
         ):
             pass
         if len(producer):
             producer.purge()
-            producer.flush(1)
+            self._flush(producer, 1)
             self._broken = True  # numbering has a gap now: the next records get a new producer
         return list(reports)
 
-    def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
+    def _flush(self, producer: Producer, seconds: float) -> int:
+        """Serves delivery reports for up to `seconds` and returns how many records are unanswered.
+
+        confluent-kafka raises a fatal error out of whichever call serves its events, and does not hand it to error_cb.
+        """
+        try:
+            return producer.flush(seconds)
+        except KafkaException as error:
             self._broken = True
-        log.warning("kafka reported an error", error=error.str(), fatal=error.fatal())
+            log.error("the producer is beyond repair and made anew", error=str(error))
+            return len(producer)
+
+    def _on_error(self, error: KafkaError) -> None:
+        # librdkafka reports each of its tries to connect, and all those of an outage at once when it is over.
+        if time.monotonic() - self._logged_at >= LOG_EVERY_SECONDS:
+            self._logged_at = time.monotonic()
+            log.warning("kafka reported an error", error=error.str())

@@ -6,7 +6,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from .configuration import Configuration
+from .configuration import Configuration, refusing_configuration
 
 TIMEOUT_SECONDS = 15.0
 
@@ -18,7 +18,8 @@ def create_topics(
 
     Blocks up to 15 seconds. Raises KafkaException where no broker answers or one refuses.
     """
-    client = AdminClient(dict(common))
+    with refusing_configuration():
+        client = AdminClient(dict(common))
     existing = client.list_topics(timeout=TIMEOUT_SECONDS).topics
     wanted = [
         NewTopic(name, num_partitions=partitions, replication_factor=replication_factor)

@@ -1,6 +1,10 @@
+from functools import reduce
+from operator import or_
 from typing import Any, ClassVar
+from uuid import UUID
 
 from django.contrib import admin
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -8,6 +12,9 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from .models import OutboxEvent
+
+ID_ONLY = ("id",)
+"""Search fields of a console that is searched by whole ids alone."""
 
 
 class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
@@ -32,6 +39,20 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
     )
     def status_badge(self, row: Any) -> str:
         return str(row.status)
+
+    id_fields: ClassVar[tuple[str, ...]] = ("pk",)
+    """What a whole id is looked for in, by its index."""
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """A whole id goes by its index: `id__exact` would compare texts, of every row, and with hyphens on one database only."""
+        try:
+            wanted = UUID(search_term.strip())
+        except ValueError:
+            found: tuple[QuerySet[Any], bool] = super().get_search_results(request, queryset, search_term)
+            return found if not search_term or self.search_fields != ID_ONLY else (queryset.none(), False)
+        return queryset.filter(reduce(or_, (Q(**{name: wanted}) for name in self.id_fields))), False
 
     def has_add_permission(self, _request: HttpRequest, *_: Any) -> bool:
         return False
@@ -78,7 +99,8 @@ class OutboxEventAdmin(ReadOnlyAdmin):
         "published_at",
     )
     list_filter = ("status", "event_type", "topic")
-    search_fields = ("id__exact", "aggregate_id__exact")
+    search_fields = ID_ONLY
+    id_fields = ("pk", "aggregate_id")
     search_help_text = "The whole id of an event or of a notification"
     ordering = ("-id",)
     fieldsets: ClassVar = (

@@ -24,9 +24,9 @@ def in_seconds(seconds: float) -> Any:
 
 
 def claim_due(
-    model: type[models.Model], fields: Sequence[str], *, batch: int, lease_seconds: float, token: int, **also: Any
+    model: type[models.Model], fields: Sequence[Any], *, batch: int, lease_seconds: float, token: int, **also: Any
 ) -> list[tuple[Any, ...]]:
-    """Up to `batch` rows that are due, oldest first, as tuples of `fields` (the first one the primary key), leased under `token`.
+    """Up to `batch` rows that are due, oldest first, leased under `token`: tuples of `fields` (names or expressions, the key first).
 
     `due_at` is the only predicate and, with the primary key, the only order: any other makes a filesort, which locks every due row,
     and the second worker gets none. `crashes` counts the claim; `also` may count more. Two statements, one commit.

@@ -36,6 +36,10 @@ class OutboxEventQuerySet(models.QuerySet["OutboxEvent"]):
         """Due since when it was, as if it had not been claimed: an outage or an orderly stop costs an event nothing."""
         return self.update(due_at=F("available_at"), lease_token=0, crashes=0)
 
+    def unclaim(self) -> int:
+        """As before the claim, its crashes too."""
+        return self.update(due_at=F("available_at"), lease_token=0, crashes=F("crashes") - 1)
+
     def mark_failed(self, error: str, wait_seconds: float) -> int:
         return self.update(
             status=OutboxEvent.Status.FAILED,

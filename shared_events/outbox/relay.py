@@ -1,22 +1,27 @@
 """The relay: claim, commit, publish, settle (rule 2 of delivery). Any number of them may run."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
 from django.db import transaction
 from django.db.models import F
+from django.db.models.functions import Length
 
 from shared_events.contracts.topics import PUBLICATION_HEADER
-from shared_events.kafka.producer import Fault, OutgoingRecord, RecordProducer, Report
-from shared_events.runtime.backoff import row_wait_seconds
+from shared_events.kafka.producer import UNANSWERED, Fault, OutgoingRecord, RecordProducer, Report
+from shared_events.runtime.backoff import LoopBackoff, row_wait_seconds
 from shared_events.runtime.breaker import CircuitBreaker
+from shared_events.runtime.database import fresh_connections, is_passing
 
 from .claim import POISON_CRASHES, claim_due, new_lease_token
 from .models import OutboxEvent
 
 CONFIGURATION_HOLD_SECONDS = 15.0
+SUSPECT_CRASHES = 2
+SLICE_BYTES = 8 * 1024 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +33,7 @@ Unpublishable = Callable[[Sequence[tuple[UUID, str]]], None]
 class RelayPolicy:
     batch: int
     lease_seconds: float
+    message_timeout_seconds: float
     max_attempts: int
     retry_base_seconds: float
     retry_max_seconds: float
@@ -35,31 +41,45 @@ class RelayPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedEvent:
+    """A leased row without its payload, of which only the size is known."""
+
     id: UUID
     aggregate_id: UUID | None
     topic: str
     message_key: bytes | None
-    payload: bytes
     publication: int
     retry_count: int
-    crashes: int
+    crashes: int  # before this claim
+    payload_bytes: int
 
-    def as_record(self) -> OutgoingRecord:
-        key = (
-            self.message_key
-            if self.message_key is not None or self.aggregate_id is None
-            else str(self.aggregate_id).encode()
-        )
+    def as_record(self, payload: bytes) -> OutgoingRecord:
+        key = self.message_key
+        if key is None and self.aggregate_id is not None:
+            key = str(self.aggregate_id).encode()
         headers: list[tuple[str, str | bytes | None]] = []
         if self.publication > 1:
             headers.append((PUBLICATION_HEADER, str(self.publication).encode()))
-        return OutgoingRecord(self.topic, key, self.payload, headers)
+        return OutgoingRecord(self.topic, key, payload, headers)
+
+
+def slices(events: Sequence[ClaimedEvent], limit_bytes: int = SLICE_BYTES) -> Iterator[list[ClaimedEvent]]:
+    """`events` in their order, in groups whose payloads are at most `limit_bytes` together (one may be above it alone)."""
+    group: list[ClaimedEvent] = []
+    size = 0
+    for event in events:
+        if group and size + event.payload_bytes > limit_bytes:
+            yield group
+            group, size = [], 0
+        group.append(event)
+        size += event.payload_bytes
+    if group:
+        yield group
 
 
 class OutboxRelay:
     """Publishes what is due in `outbox_events`. `give_up` ends a publish that waits for its broker, so that a stop is prompt."""
 
-    FIELDS = ("id", "aggregate_id", "topic", "message_key", "payload", "publication", "retry_count", "crashes")
+    FIELDS = ("id", "aggregate_id", "topic", "message_key", "publication", "retry_count", "crashes", Length("payload"))
 
     def __init__(
         self,
@@ -81,13 +101,17 @@ class OutboxRelay:
         """Publishes one batch and returns how many events it claimed; 0 where none is due or the broker is away (then it claims none)."""
         if not self._broker_is_there():
             return 0
+        self._producer.connect()
         token = new_lease_token()
-        claimed = self._claim(token)
+        lease_ends_at = time.monotonic() + self._policy.lease_seconds
+        claimed = self._without_suspects(token, self._claim(token))
         if not claimed:
             return 0
         healthy = [event for event in claimed if event.crashes < POISON_CRASHES]
-        reports = self._producer.publish([event.as_record() for event in healthy], give_up=self._give_up)
-        self._settle(token, claimed, dict(zip((event.id for event in healthy), reports, strict=True)))
+        reports = self._publish(healthy, lease_ends_at)
+        self._settle_surely(
+            token, claimed, dict(zip((event.id for event in healthy), reports, strict=True)), lease_ends_at
+        )
         self._judge_broker(healthy, reports)
         return len(claimed)
 
@@ -101,6 +125,48 @@ class OutboxRelay:
             claims=F("claims") + 1,
         )
         return [ClaimedEvent(*row) for row in rows]
+
+    def _without_suspects(self, token: int, claimed: list[ClaimedEvent]) -> list[ClaimedEvent]:
+        """All that was claimed; or one row alone that may have ended its workers, and the others go back as they were.
+
+        So a row that crashes its worker is found out by itself, and never takes its neighbours along.
+        """
+        suspect = next((event for event in claimed if event.crashes >= SUSPECT_CRASHES), None)
+        if suspect is None or len(claimed) == 1:
+            return claimed
+        others = [event.id for event in claimed if event is not suspect]
+        OutboxEvent.objects.held_by(token, others).unclaim()
+        return [suspect]
+
+    def _publish(self, events: Sequence[ClaimedEvent], lease_ends_at: float) -> list[Report]:
+        """Slice by slice, so that memory does not depend on the size of events; what the lease leaves no time for is not begun."""
+        reports: list[Report] = []
+        for group in slices(events):
+            if reports and time.monotonic() + self._policy.message_timeout_seconds >= lease_ends_at:
+                break
+            rows = OutboxEvent.objects.filter(pk__in=[event.id for event in group]).values_list("pk", "payload")
+            payloads = {key: bytes(payload) for key, payload in rows}
+            records = [event.as_record(payloads[event.id]) for event in group]
+            reports += self._producer.publish(records, give_up=self._give_up)
+        return reports + [UNANSWERED] * (len(events) - len(reports))
+
+    def _settle_surely(
+        self, token: int, claimed: Sequence[ClaimedEvent], reports: dict[UUID, Report], lease_ends_at: float
+    ) -> None:
+        """Settles, again and again while the database is away or busy and the lease lasts: what is published is not published again."""
+        backoff = LoopBackoff(maximum_seconds=1.0)
+        while True:
+            try:
+                self._settle(token, claimed, reports)
+            except Exception as error:
+                wait_seconds = backoff.next_wait_seconds()
+                if not is_passing(error) or self._give_up() or time.monotonic() + wait_seconds >= lease_ends_at:
+                    raise
+                log.warning("the database is away or busy: settling is tried again", error=str(error))
+                time.sleep(wait_seconds)
+                fresh_connections()
+            else:
+                return
 
     def _settle(self, token: int, claimed: Sequence[ClaimedEvent], reports: dict[UUID, Report]) -> None:
         poison = Report(Fault.MESSAGE, "claimed too often without an outcome")

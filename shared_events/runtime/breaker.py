@@ -37,6 +37,7 @@ class CircuitBreaker:
         self._opened_at = ""
         self._probe_at = 0.0
         self._logged_at = -LOG_EVERY_SECONDS
+        self._loud = False
 
     @property
     def is_closed(self) -> bool:
@@ -71,8 +72,9 @@ class CircuitBreaker:
             self._wait = 0.0
             self._probing = False
             self.reason = ""
-            self._logged_at = -LOG_EVERY_SECONDS
-        log.warning("circuit closed", circuit=self.name)
+            loud, self._loud = self._loud, False
+        if loud:
+            log.warning("circuit closed", circuit=self.name)
 
     def failure(self, reason: str, *, hold_seconds: float | None = None) -> None:
         """Opens the circuit, or keeps it open for twice as long as before (`hold_seconds`: for exactly so long).
@@ -97,6 +99,7 @@ class CircuitBreaker:
             loud = now - self._logged_at >= LOG_EVERY_SECONDS
             if loud:
                 self._logged_at = now
+                self._loud = True
         if loud:
             log.error(
                 "circuit open", circuit=self.name, reason=reason, probe_in_seconds=round(self.seconds_until_probe, 1)

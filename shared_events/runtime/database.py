@@ -9,6 +9,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 LOCK_WAIT_TIMEOUT = 1205  # InnoDB rolls back only the statement: the transaction has to be rolled back by us
 DEADLOCK = 1213
 CONNECTION_LOST = frozenset({2002, 2003, 2005, 2006, 2013, 2027, 2055, 4031, 1927})
+REFUSED_LOGIN = frozenset({1044, 1045, 1049, 1698})
 _PASSING = CONNECTION_LOST | {
     LOCK_WAIT_TIMEOUT,
     DEADLOCK,
@@ -73,7 +74,6 @@ def assert_session(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
     global _asserted  # noqa: PLW0603 (once a process)
     if _asserted or connection.vendor != "mysql":
         return
-    _asserted = True
     with connection.cursor() as cursor:
         name = "@@tx_isolation" if connection.mysql_is_mariadb else "@@transaction_isolation"  # type: ignore[attr-defined]
         cursor.execute(f"SELECT {name}, TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(6), NOW(6))")
@@ -86,3 +86,4 @@ def assert_session(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
         raise ImproperlyConfigured(
             f"the database session's clock is {offset_seconds} s off UTC: remove time_zone from DATABASE_URL's options"
         )
+    _asserted = True

@@ -28,6 +28,9 @@ def main() -> int:
     """The exit code; what is wrong is said on stderr."""
     path = os.environ.get("LIVENESS_FILE", "")
     limit = float(os.environ.get("LIVENESS_MAX_AGE_SECONDS", "60"))
+    if not path:  # Path("") would be the current folder
+        sys.stderr.write("LIVENESS_FILE is not set: set it to the file that the worker touches\n")
+        return 1
     try:
         age = time.time() - Path(path).stat().st_mtime
     except OSError as error:

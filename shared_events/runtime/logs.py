@@ -1,5 +1,6 @@
 """Structured logs: one JSON object a line on stderr, ids as fields, never a body or an address."""
 
+import logging
 import sys
 from typing import Any
 
@@ -11,6 +12,13 @@ PROCESSORS: list[Any] = [
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
+
+
+def without_traceback(record: logging.LogRecord) -> bool:
+    """Makes warnings of Django's security errors: a stranger who sends a wrong Host is no defect, and must not fill the log."""
+    if record.name.startswith("django.security"):
+        record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
+    return True
 
 
 def configure(level: str, producer: str) -> dict[str, Any]:
@@ -47,7 +55,14 @@ def configure(level: str, producer: str) -> dict[str, Any]:
                 ],
             }
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "json"}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "stream": sys.stderr,
+                "formatter": "json",
+                "filters": [without_traceback],
+            }
+        },
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             "django": {"handlers": [], "level": "INFO", "propagate": True},

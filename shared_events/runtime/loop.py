@@ -1,5 +1,6 @@
 """The loop around every long-running command."""
 
+import time
 from collections.abc import Callable
 
 import structlog
@@ -8,6 +9,9 @@ from .backoff import LoopBackoff
 from .database import fresh_connections, is_passing
 from .liveness import Liveness
 from .stop import StopSignal
+
+SMALL_STEP = 50
+PACE_SECONDS = 0.01
 
 log = structlog.get_logger(__name__)
 
@@ -18,10 +22,12 @@ def run_until_stopped(
     idle: Callable[[], None],
     stop: StopSignal,
     liveness: Liveness,
+    pace_seconds: float = 0.0,
     report: Callable[[], None] = lambda: None,
 ) -> None:
     """Calls `step` until `stop` was received, and `idle` (which may block) after each step that did nothing (returned 0).
 
+    After a small step there is a pause of `pace_seconds`, so that under a steady trickle a round takes several rows instead of one.
     `report` is called in each round, before `step`. An error of the database that waiting can mend is waited out with back-off; any
     other ends the process.
     """
@@ -42,3 +48,5 @@ def run_until_stopped(
         backoff.reset()
         if not done:
             idle()
+        elif done < SMALL_STEP and pace_seconds:
+            time.sleep(pace_seconds)

@@ -1,24 +1,35 @@
 """Reading environment variables: every error names the variable, its value and the remedy."""
 
+import logging
+import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import environ
+import redis
 from django.core.exceptions import ImproperlyConfigured
 
 env = environ.Env()
 
+KAFKA_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+
+
+def optional(name: str) -> str:
+    """The variable's value as it stands (django-environ would take a leading $ for another variable's name), empty where unset."""
+    return os.environ.get(name, "")
+
 
 def text(name: str, default: str | None = None, *, remedy: str = "") -> str:
     """The variable's value; ImproperlyConfigured where it is missing or empty and has no default."""
-    value = env.str(name, default="") or default
+    value = optional(name) or default
     if value is None:
         raise ImproperlyConfigured(f"{name} is not set: {remedy}")
     return str(value)
 
 
 def number(name: str, default: float, *, minimum: float = 0, unit: str = "seconds") -> float:
-    raw = env.str(name, default="")
+    raw = optional(name)
     try:
         value = float(raw) if raw else default
     except ValueError:
@@ -38,25 +49,36 @@ def integer(name: str, default: int, *, minimum: int = 1, unit: str = "") -> int
 
 
 def flag(name: str) -> bool:
-    raw = env.str(name, default="off")
+    raw = optional(name) or "off"
     if raw.lower() not in {"on", "off", "true", "false", "1", "0", "yes", "no", ""}:
         raise ImproperlyConfigured(f"{name}={raw!r} is neither on nor off: set it to on or off")
     return raw.lower() in {"on", "true", "1", "yes"}
 
 
+def log_level(name: str = "LOG_LEVEL", default: str = "INFO") -> str:
+    level = text(name, default).upper()
+    if level not in logging.getLevelNamesMapping():
+        raise ImproperlyConfigured(f"{name}={level!r} is no level: set it to DEBUG, INFO, WARNING or ERROR")
+    return level
+
+
 def names(name: str) -> list[str]:
-    return [item.strip() for item in env.str(name, default="").split(",") if item.strip()]
+    return [item.strip() for item in optional(name).split(",") if item.strip()]
 
 
 def database(name: str = "DATABASE_URL") -> dict[str, Any]:
     """Django's settings of the one database, with the session that the claims rest on: READ COMMITTED, UTC, short waits."""
     url = text(name, remedy="set it to mysql://user:password@host:3306/database, or sqlite:////path/file.sqlite3")
+    scheme = urlsplit(url).scheme
+    if scheme not in {"mysql", "sqlite"}:
+        raise ImproperlyConfigured(_refused_url(name, url))
     try:
         parsed: dict[str, Any] = env.db_url_config(url)
-        engine = parsed["ENGINE"].rpartition(".")[2]
-    except (ValueError, KeyError, AttributeError, ImproperlyConfigured) as error:
+    except (ValueError, KeyError, AttributeError) as error:
         raise ImproperlyConfigured(_refused_url(name, url)) from error
-    if engine == "mysql":
+    if scheme == "sqlite":
+        parsed["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "timeout": 5, "init_command": "PRAGMA journal_mode = WAL"}
+    else:
         parsed["OPTIONS"] = {
             **parsed.get("OPTIONS", {}),
             "isolation_level": "read committed",
@@ -66,10 +88,6 @@ def database(name: str = "DATABASE_URL") -> dict[str, Any]:
             "read_timeout": 15,
             "write_timeout": 15,
         }
-    elif engine == "sqlite3":
-        parsed["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "timeout": 5, "init_command": "PRAGMA journal_mode = WAL"}
-    else:
-        raise ImproperlyConfigured(_refused_url(name, url))
     return {**parsed, "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
 
 
@@ -93,8 +111,15 @@ def kafka() -> dict[str, str | int | float | bool]:
         "KAFKA_SSL_CA": "ssl.ca.location",
     }
     for variable, name in variables.items():
-        if value := env.str(variable, default=""):
+        if value := optional(variable):
             found[name] = value
+    protocol, ca_file = str(found.get("security.protocol", "PLAINTEXT")), found.get("ssl.ca.location")
+    if protocol.upper() not in KAFKA_PROTOCOLS:
+        raise ImproperlyConfigured(
+            f"KAFKA_SECURITY_PROTOCOL={protocol!r} is none: set it to one of {', '.join(KAFKA_PROTOCOLS)}"
+        )
+    if ca_file is not None and not Path(str(ca_file)).is_file():
+        raise ImproperlyConfigured(f"KAFKA_SSL_CA={ca_file!r} is no file: set it to the authority's PEM file")
     return found
 
 
@@ -104,4 +129,8 @@ def redis_url() -> str:
         raise ImproperlyConfigured(
             f"REDIS_URL begins with {urlsplit(url).scheme!r}: set it to redis://host:6379/0 or rediss://…"
         )
+    try:
+        redis.Redis.from_url(url).close()
+    except ValueError as error:
+        raise ImproperlyConfigured(f"REDIS_URL is wrong ({error}): set it to redis://host:6379/0") from error
     return url

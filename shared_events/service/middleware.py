@@ -9,6 +9,7 @@ from shared_events.contracts.events import new_id
 from .problems import problem_response
 
 REQUEST_ID_LENGTH = 64
+LENGTH_DIGITS = 18
 
 
 class RequestMiddleware:
@@ -43,7 +44,7 @@ class RequestMiddleware:
         ):
             return problem_response(request, 411, "length-required", "Send the body with a Content-Length.")
         declared = request.headers.get("Content-Length") or "0"
-        if not declared.isdigit():
+        if not (declared.isascii() and declared.isdigit() and len(declared) <= LENGTH_DIGITS):
             return problem_response(request, 400, "bad-request", "Content-Length is no number.")
         limit = settings.BODY_LIMITS.get(request.path.rstrip("/"), settings.BODY_LIMIT)
         if int(declared) > limit:

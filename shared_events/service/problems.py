@@ -149,8 +149,13 @@ class ProblemFormatter(ExceptionFormatter):
 
 
 def pointer(attribute: str | None) -> str:
-    """`notifications/3/subject` (the separator is the settings') as a JSON pointer; an error of the whole body is the empty one."""
-    return f"/{attribute}" if attribute and attribute != "non_field_errors" else ""
+    """`notifications/3/subject` (the separator is the settings') as a JSON pointer (RFC 6901).
+
+    An error of a whole object or array points at it, one of the whole body is the empty pointer.
+    """
+    if attribute is None:
+        return ""
+    return f"/{attribute}".removesuffix("/non_field_errors")
 
 
 def escape_pointer(name: str) -> str:

@@ -35,7 +35,7 @@ REDIS_URL = environment.redis_url()
 KAFKA = environment.kafka()
 KAFKA_MESSAGE_TIMEOUT_SECONDS = environment.number("KAFKA_MESSAGE_TIMEOUT_SECONDS", 30, minimum=1)
 
-OUTBOX_POLL_SECONDS = environment.number("OUTBOX_POLL_SECONDS", 1)
+OUTBOX_POLL_SECONDS = environment.number("OUTBOX_POLL_SECONDS", 1, minimum=0.001)
 OUTBOX_BATCH = environment.integer("OUTBOX_BATCH", 500, unit="rows")
 OUTBOX_LEASE_SECONDS = environment.number("OUTBOX_LEASE_SECONDS", 60)
 OUTBOX_MAX_ATTEMPTS = environment.integer("OUTBOX_MAX_ATTEMPTS", 10, unit="attempts")
@@ -47,14 +47,15 @@ TOPIC_RETENTION_DAYS = environment.number("TOPIC_RETENTION_DAYS", 7, unit="days"
 SENT_EMAILS_RETENTION_DAYS = environment.number("SENT_EMAILS_RETENTION_DAYS", 90, minimum=1, unit="days")
 
 SHUTDOWN_GRACE_SECONDS = environment.number("SHUTDOWN_GRACE_SECONDS", 25)
-LIVENESS_FILE = environment.env.str("LIVENESS_FILE", default="")
-LOG_LEVEL = environment.text("LOG_LEVEL", "INFO").upper()
+LIVENESS_FILE = environment.optional("LIVENESS_FILE")
+LOG_LEVEL = environment.log_level()
 
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 USE_I18N = False
 FORMAT_MODULE_PATH = ["shared_events.service.formats"]
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"  # a cookie would show a new API key
 STATIC_URL = "/static/"
 
 SHARED_APPS = [

@@ -36,6 +36,7 @@ WORKERS = (
     "email_relay_outbox",
 )
 EMAIL_SERVICES = frozenset({"email_migrate", "email_api", "consume_events", "retry_emails", "email_relay_outbox"})
+IDLE_SECONDS = 10
 NOTIFICATION_TABLES = ("idempotency_keys", "notifications", "outbox_events", "dead_letters")
 EMAIL_TABLES = ("sent_emails", "outbox_events", "dead_letters")
 
@@ -240,9 +241,12 @@ class Platform:
         if raw is not None:
             sent.setdefault("Content-Type", "application/json")
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None or connection.port != self.port:
+        # A server may close what is idle, so nothing old is used again: a POST on it would fail without having been seen.
+        is_idle = time.monotonic() - getattr(self._local, "used_at", 0) > IDLE_SECONDS
+        if connection is None or connection.port != self.port or is_idle:
             connection = self._local.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
             self._connections.append(connection)
+        self._local.used_at = time.monotonic()
         try:
             connection.request(method, path, body=raw, headers=sent)
             response = connection.getresponse()

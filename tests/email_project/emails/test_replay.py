@@ -39,7 +39,7 @@ def verdict(letter: DeadLetter) -> Verdict:
 
 
 def mail_of(letter: DeadLetter) -> SentEmail:
-    found: SentEmail = SentEmail.objects.get(pk=letter.notification_id)
+    found: SentEmail = SentEmail.objects.get(pk=letter.subject_id)
     return found
 
 
@@ -88,7 +88,7 @@ def test_a_second_replay_does_nothing() -> None:
 def test_the_dry_run_says_what_would_happen(changes: dict[str, Any], expected: Verdict) -> None:
     letter = failed()
     if changes:
-        SentEmail.objects.filter(pk=letter.notification_id).update(**changes)
+        SentEmail.objects.filter(pk=letter.subject_id).update(**changes)
     before = mail_of(letter).status
     assert verdict(letter) is expected
     assert mail_of(letter).status == before

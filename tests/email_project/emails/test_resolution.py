@@ -18,7 +18,7 @@ Status = SentEmail.Status
 
 
 def uncertain(**fields: Any) -> UUID:
-    held = {
+    held: dict[str, Any] = {
         "status": Status.UNCERTAIN,
         "status_version": 1,
         "due_at": None,

@@ -20,8 +20,8 @@ ORDER = Order("ops", "the broker takes it now")
 
 def given_up() -> tuple[Any, Any, DeadLetter]:
     """A notification whose event the broker refused for good."""
-    notification = NotificationFactory.create()  # type: ignore[no-untyped-call]
-    event = OutboxEventFactory.create(notification=notification, status="DEAD_LETTERED", retry_count=10)  # type: ignore[no-untyped-call]
+    notification = NotificationFactory.create()
+    event = OutboxEventFactory.create(notification=notification, status="DEAD_LETTERED", retry_count=10)
     fail_notifications([(event.pk, "too large")])
     return notification, event, DeadLetter.objects.get(notification_id=notification.pk)
 
@@ -70,7 +70,7 @@ def orphan(notification_id: Any) -> DeadLetter:
 
 
 def test_an_orphan_status_is_merged_once_its_notification_is_there() -> None:
-    notification = NotificationFactory.create()  # type: ignore[no-untyped-call]
+    notification = NotificationFactory.create()
     letter = orphan(notification.pk)
     assert [verdict for _, verdict in replay([letter], NotificationReplayer(), ORDER)] == [Verdict.REPLAY]
     notification.refresh_from_db()

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.django_db
 
 
 def uncertain(api: Api, **fields: Any) -> Notification:
-    row: Notification = NotificationFactory.create(client=api.client, status="UNCERTAIN", status_version=1, **fields)  # type: ignore[no-untyped-call]
+    row: Notification = NotificationFactory.create(client=api.client, status="UNCERTAIN", status_version=1, **fields)
     return row
 
 

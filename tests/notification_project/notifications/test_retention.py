@@ -24,7 +24,7 @@ def old_id() -> UUID:
 def old(status: str, **fields: Any) -> Any:
     reconcile_at = None if status in Notification.FINAL else ago(days=100)
     sent_at = ago(days=100) if status == "SENT" else None
-    return NotificationFactory.create(id=old_id(), status=status, reconcile_at=reconcile_at, sent_at=sent_at, **fields)  # type: ignore[no-untyped-call]
+    return NotificationFactory.create(id=old_id(), status=status, reconcile_at=reconcile_at, sent_at=sent_at, **fields)
 
 
 def prune() -> str:
@@ -45,14 +45,14 @@ def test_what_is_final_and_no_failure_is_deleted_past_its_retention(status: str,
 
 @pytest.mark.parametrize(("status", "kept"), [("SENT", False), ("PENDING", True)])
 def test_an_event_is_kept_while_it_may_have_to_be_published_again(status: str, kept: bool) -> None:
-    event = OutboxEventFactory.create(id=old_id(), notification=old(status))  # type: ignore[no-untyped-call]
+    event = OutboxEventFactory.create(id=old_id(), notification=old(status))
     prune()
     assert OutboxEvent.objects.filter(pk=event.pk).exists() is kept
 
 
 @pytest.mark.parametrize("status", ["PENDING", "FAILED", "DEAD_LETTERED"])
 def test_an_event_that_is_not_done_is_never_deleted(status: str) -> None:
-    event = OutboxEventFactory.create(id=old_id(), notification=old("SENT"), status=status)  # type: ignore[no-untyped-call]
+    event = OutboxEventFactory.create(id=old_id(), notification=old("SENT"), status=status)
     prune()
     assert OutboxEvent.objects.filter(pk=event.pk).exists()
 
@@ -79,7 +79,7 @@ def broken_lines() -> list[str]:
 
 
 def test_a_pending_notification_with_its_event_holds_every_invariant() -> None:
-    OutboxEventFactory.create(notification=NotificationFactory.create())  # type: ignore[no-untyped-call]
+    OutboxEventFactory.create(notification=NotificationFactory.create())
     assert broken_lines() == []
 
 
@@ -95,8 +95,8 @@ def test_a_pending_notification_with_its_event_holds_every_invariant() -> None:
     ],
 )
 def test_each_broken_invariant_is_named(fields: dict[str, Any], event: dict[str, Any], sentence: str) -> None:
-    notification = NotificationFactory.create(**fields)  # type: ignore[no-untyped-call]
-    OutboxEventFactory.create(notification=notification, **event)  # type: ignore[no-untyped-call]
+    notification = NotificationFactory.create(**fields)
+    OutboxEventFactory.create(notification=notification, **event)
     assert any(line.startswith(sentence) for line in broken_lines())
 
 

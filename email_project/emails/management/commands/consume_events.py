@@ -1,7 +1,6 @@
 import threading
 from typing import Any
 
-from confluent_kafka import Consumer
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
@@ -11,13 +10,13 @@ from email_project.emails.settlement import DeliveryPolicy
 from shared_events.contracts.topics import NOTIFICATION_EVENTS
 from shared_events.dead_letters.release import ParkedRelease
 from shared_events.dead_letters.writer import write_dead_letter
-from shared_events.kafka.configuration import consumer_configuration, logger
 from shared_events.kafka.consumer import ConsumerLoop
+from shared_events.kafka.recreation import ConsumerSource
 from shared_events.outbox.wakeup import WakeUp
 from shared_events.runtime.breaker import CircuitBreaker
 from shared_events.runtime.database import is_passing
 from shared_events.runtime.liveness import Liveness
-from shared_events.runtime.loop import run_until_stopped
+from shared_events.runtime.loop import PACE_SECONDS, run_until_stopped
 from shared_events.runtime.process_state import StateReport
 from shared_events.runtime.stop import StopSignal
 
@@ -41,15 +40,16 @@ class Command(BaseCommand):
             ring=wake_up.ring,
             breaker=breaker,
         )
-        configuration = consumer_configuration(
-            settings.KAFKA, client_id=settings.PRODUCER, group=settings.CONSUMER_GROUP
+        source = ConsumerSource(
+            settings.KAFKA, NOTIFICATION_EVENTS, client_id=settings.PRODUCER, group=settings.CONSUMER_GROUP
         )
         loop = ConsumerLoop(
-            Consumer(configuration, logger=logger),
+            source.connect(),
             NOTIFICATION_EVENTS,
             Intake(sender, ring=wake_up.ring).handle,
             write_dead_letter=write_dead_letter,
             is_passing=is_passing,
+            renew=source.renew,
         )
         release = ParkedRelease()
         with StopSignal() as stop:
@@ -63,7 +63,12 @@ class Command(BaseCommand):
 
             try:
                 run_until_stopped(
-                    step, idle=lambda: None, stop=stop, liveness=Liveness(settings.LIVENESS_FILE), report=state.write
+                    step,
+                    idle=lambda: None,
+                    stop=stop,
+                    liveness=Liveness(settings.LIVENESS_FILE),
+                    pace_seconds=PACE_SECONDS,
+                    report=state.write,
                 )
             finally:
                 stop.received = True

@@ -1,6 +1,5 @@
 from typing import Any
 
-from confluent_kafka import Consumer
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
@@ -8,11 +7,11 @@ from notification_project.notifications.status import handle
 from shared_events.contracts.topics import NOTIFICATION_STATUS
 from shared_events.dead_letters.release import ParkedRelease
 from shared_events.dead_letters.writer import write_dead_letter
-from shared_events.kafka.configuration import consumer_configuration, logger
 from shared_events.kafka.consumer import ConsumerLoop
+from shared_events.kafka.recreation import ConsumerSource
 from shared_events.runtime.database import is_passing
 from shared_events.runtime.liveness import Liveness
-from shared_events.runtime.loop import run_until_stopped
+from shared_events.runtime.loop import PACE_SECONDS, run_until_stopped
 from shared_events.runtime.stop import StopSignal
 
 
@@ -22,15 +21,16 @@ class Command(BaseCommand):
     )
 
     def handle(self, *_args: Any, **_options: Any) -> None:
-        configuration = consumer_configuration(
-            settings.KAFKA, client_id=settings.PRODUCER, group=settings.CONSUMER_GROUP
+        source = ConsumerSource(
+            settings.KAFKA, NOTIFICATION_STATUS, client_id=settings.PRODUCER, group=settings.CONSUMER_GROUP
         )
         loop = ConsumerLoop(
-            Consumer(configuration, logger=logger),
+            source.connect(),
             NOTIFICATION_STATUS,
             handle,
             write_dead_letter=write_dead_letter,
             is_passing=is_passing,
+            renew=source.renew,
         )
         release = ParkedRelease()
         with StopSignal() as stop:
@@ -40,6 +40,7 @@ class Command(BaseCommand):
                     idle=lambda: None,
                     stop=stop,
                     liveness=Liveness(settings.LIVENESS_FILE),
+                    pace_seconds=PACE_SECONDS,
                 )
             finally:
                 loop.close()

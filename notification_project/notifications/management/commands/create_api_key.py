@@ -26,7 +26,7 @@ class Command(BaseCommand):
         unknown = sorted(set(chosen) - set(ApiKey.Scope.values))
         if unknown or not chosen:
             raise CommandError(f"--scopes {scopes!r} is wrong: give one or more of {','.join(ApiKey.Scope.values)}")
-        if not 0 < len(name) <= NAME_LENGTH or name.startswith("staff:"):
+        if not 0 < len(name) <= NAME_LENGTH or name.lower().startswith("staff:"):
             raise CommandError(
                 f"NAME {name[:NAME_LENGTH]!r} is wrong: give 1 to {NAME_LENGTH} characters that do not begin with staff:"
             )

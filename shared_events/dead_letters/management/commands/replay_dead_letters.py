@@ -51,7 +51,7 @@ class Command(BaseCommand):
             for letter, verdict in results:
                 counts[verdict] += 1
                 self.stdout.write(
-                    f"{letter.pk}  {letter.letter_class:<14}  {letter.notification_id or '-':<36}  {verdict.label}"
+                    f"{letter.pk}  {letter.letter_class:<14}  {letter.notification_id or '-'!s:<36}  {verdict.label}"
                 )
             chosen = chosen.filter(pk__gt=letters[-1].pk)
         self.stdout.write(

@@ -12,7 +12,7 @@ from shared_events.outbox.relay import OutboxRelay, RelayPolicy
 from shared_events.outbox.wakeup import WakeUp
 from shared_events.runtime.breaker import CircuitBreaker
 from shared_events.runtime.liveness import Liveness
-from shared_events.runtime.loop import run_until_stopped
+from shared_events.runtime.loop import PACE_SECONDS, run_until_stopped
 from shared_events.runtime.process_state import StateReport
 from shared_events.runtime.stop import StopSignal
 
@@ -66,6 +66,7 @@ class Command(BaseCommand):
         policy = RelayPolicy(
             batch=settings.OUTBOX_BATCH,
             lease_seconds=settings.OUTBOX_LEASE_SECONDS,
+            message_timeout_seconds=settings.KAFKA_MESSAGE_TIMEOUT_SECONDS,
             max_attempts=settings.OUTBOX_MAX_ATTEMPTS,
             retry_base_seconds=settings.OUTBOX_RETRY_BASE_SECONDS,
             retry_max_seconds=settings.OUTBOX_RETRY_MAX_SECONDS,
@@ -90,6 +91,7 @@ class Command(BaseCommand):
                     idle=lambda: wake_up.wait(settings.OUTBOX_POLL_SECONDS, stop),
                     stop=stop,
                     liveness=Liveness(settings.LIVENESS_FILE),
+                    pace_seconds=PACE_SECONDS,
                     report=state.write,
                 )
             finally:
