@@ -104,8 +104,3 @@ def web(project: str, port: int) -> list[str]:
         ),
         *("--workers", "1", "--blocking-threads", "1", "--workers-kill-timeout", "1", "--no-access-log"),
     ]
-
-
-def with_metrics(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
-    folder.mkdir()
-    return {**environment, "PROMETHEUS_MULTIPROC_DIR": str(folder)}

@@ -175,7 +175,7 @@ class Demo:
     def _start_services(self, environments: dict[str, dict[str, str]]) -> str:
         """Start every process, make the admins, wait until both web servers are ready, and return the API key."""
         for project, reserved in ((NOTIFICATION, self._api), (EMAIL, self._console)):
-            environment = services.with_metrics(environments[project], self._folder / f"{project}-metrics")
+            environment = environments[project]
             self._processes.start(f"{project}-web", services.web(project, reserved.port), environment)
         alive = [self._start_worker(project, command, environments[project]) for project, command in services.WORKERS]
         key = services.manage(NOTIFICATION, "create_api_key", "demo", "--scopes", "send,read,operate")
