@@ -131,3 +131,19 @@ class Result:
         return Failure(
             failure_class=self.outcome.failure_class or "policy", code=self.outcome.code, detail=self.outcome.reply
         )
+
+
+class DeliveryDefectError(Exception):
+    """Something that is no fault of a server: a defect of ours, met with this mail."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        super().__init__(str(delivery.id))
+        self.delivery = delivery
+
+
+class NotBegunError(Exception):
+    """DATA must not begin. `outcome` None: the mail goes back as it was."""
+
+    def __init__(self, outcome: Outcome | None) -> None:
+        super().__init__()
+        self.outcome = outcome

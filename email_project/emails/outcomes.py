@@ -6,6 +6,7 @@ The words are those of RFC 5321 (basic codes) and RFC 3463 (enhanced codes, whic
 import enum
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from email_project.emails.smtp import Phase, Reply, SmtpFault
 from email_project.emails.smtp_dialogue import Digit
@@ -172,3 +173,24 @@ def _unanswered(kind: Kind, fault: SmtpFault, *, failure_class: str | None = Non
         hint_seconds=None,
         greylisted=False,
     )
+
+
+def unspoken(kind: Kind, phase: Phase, code: str, failure_class: str | None = None) -> Outcome:
+    """An outcome that no server spoke."""
+    return Outcome(
+        kind=kind,
+        phase=phase,
+        failure_class=failure_class,
+        code=code,
+        basic_code=None,
+        enhanced_code=None,
+        reply="",
+        hint_seconds=None,
+        greylisted=False,
+    )
+
+
+FOUND_MARKED: Final = unspoken(Kind.UNCERTAIN, Phase.DATA, "crash")
+UNANSWERED_AT_STOP: Final = unspoken(Kind.UNCERTAIN, Phase.REPLY, "stopped")
+EXPIRED: Final = unspoken(Kind.FAILED, Phase.RCPT, "expired", "expired")
+POISON: Final = unspoken(Kind.FAILED, Phase.CONNECT, "poison", "poison")

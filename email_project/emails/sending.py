@@ -9,14 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
 import structlog
-from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 from django.db import close_old_connections, connection
 from django.utils import timezone
 
@@ -25,12 +22,13 @@ from shared_events.runtime.backoff import LoopBackoff
 from shared_events.runtime.breaker import CircuitBreaker
 from shared_events.runtime.database import fresh_connections, is_passing
 
-from .delivery import Delivery, Result
-from .message import message_id_for, render
+from .delivery import Delivery, DeliveryDefectError, NotBegunError, Result
+from .message import render
 from .models import SentEmail
-from .outcomes import Kind, Outcome, accepted, classify
+from .outcomes import EXPIRED, FOUND_MARKED, POISON, UNANSWERED_AT_STOP, Kind, Outcome, accepted, classify
+from .sender_options import SenderOptions
 from .settlement import DeliveryPolicy, settle
-from .smtp import Phase, SmtpConnection, SmtpFault, SmtpServer
+from .smtp import SmtpConnection, SmtpFault, SmtpServer
 
 MICRO_BATCH = 32
 """So many mails are claimed and marked at once, and so many more while those are sent."""
@@ -44,87 +42,8 @@ CLOCK_SECONDS = 60.0
 log = structlog.get_logger(__name__)
 
 
-class DeliveryDefectError(Exception):
-    """Something that is no fault of a server: a defect of ours, met with this mail."""
-
-    def __init__(self, delivery: Delivery) -> None:
-        super().__init__(str(delivery.id))
-        self.delivery = delivery
-
-
-class NotBegunError(Exception):
-    """DATA must not begin. `outcome` None: the mail goes back as it was."""
-
-    def __init__(self, outcome: Outcome | None) -> None:
-        super().__init__()
-        self.outcome = outcome
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SenderOptions:
-    connections: int
-    lease_seconds: float
-    poll_seconds: float | None  # None: only what is handed over, and what was said to be due
-    grace_seconds: float
-
-    @classmethod
-    def from_settings(cls, *, polls: bool) -> "SenderOptions":
-        return cls(
-            connections=settings.SMTP_CONNECTIONS,
-            lease_seconds=settings.EMAIL_LEASE_SECONDS,
-            poll_seconds=settings.RETRY_POLL_SECONDS if polls else None,
-            grace_seconds=settings.SHUTDOWN_GRACE_SECONDS,
-        )
-
-
-def server_from_settings() -> SmtpServer:
-    """The SMTP server of EMAIL_URL; ImproperlyConfigured where it, or the sender's address, is missing or wrong."""
-    for name in ("EMAIL_URL", "DEFAULT_FROM_EMAIL"):
-        if not getattr(settings, name):
-            raise ImproperlyConfigured(f"{name} is not set: a worker that sends mail needs it, see .env.example")
-    try:
-        message_id_for(UUID(int=0), settings.DEFAULT_FROM_EMAIL)
-    except ValueError as error:
-        # Otherwise every mail would be found impossible to render, one by one.
-        raise ImproperlyConfigured(
-            f"DEFAULT_FROM_EMAIL={settings.DEFAULT_FROM_EMAIL!r}: {error}; set it to NotifyX <noreply@example.com>"
-        ) from error
-    try:
-        server = SmtpServer.from_url(
-            settings.EMAIL_URL,
-            timeout_seconds=settings.SMTP_TIMEOUT_SECONDS,
-            reply_timeout_seconds=settings.SMTP_REPLY_TIMEOUT_SECONDS,
-            ca_file=settings.EMAIL_SSL_CA,
-        )
-        server.tls_context()
-    except ValueError as error:
-        raise ImproperlyConfigured(f"EMAIL_URL or EMAIL_SSL_CA: {error}") from error
-    return server
-
-
 _PROBE: Final = object()
 _END: Final = object()
-
-
-def _word(kind: Kind, phase: Phase, code: str, failure_class: str | None = None) -> Outcome:
-    """An outcome that no server spoke."""
-    return Outcome(
-        kind=kind,
-        phase=phase,
-        failure_class=failure_class,
-        code=code,
-        basic_code=None,
-        enhanced_code=None,
-        reply="",
-        hint_seconds=None,
-        greylisted=False,
-    )
-
-
-FOUND_MARKED: Final = _word(Kind.UNCERTAIN, Phase.DATA, "crash")
-UNANSWERED_AT_STOP: Final = _word(Kind.UNCERTAIN, Phase.REPLY, "stopped")
-EXPIRED: Final = _word(Kind.FAILED, Phase.RCPT, "expired", "expired")
-POISON: Final = _word(Kind.FAILED, Phase.CONNECT, "poison", "poison")
 
 
 class EmailSender:

@@ -6,7 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from email_project.emails.models import SentEmail
-from email_project.emails.sending import EmailSender, SenderOptions
+from email_project.emails.sender_options import SenderOptions
+from email_project.emails.sending import EmailSender
 from email_project.emails.settlement import DeliveryPolicy
 from email_project.emails.smtp import SmtpServer
 from shared_events.runtime.breaker import CircuitBreaker

@@ -9,6 +9,7 @@ import pytest
 from django.db import OperationalError, ProgrammingError, connection
 
 from email_project.emails import sending as sending_module
+from email_project.emails.delivery import DeliveryDefectError
 from email_project.emails.models import SentEmail
 from shared_events.dead_letters.models import DeadLetter
 from tests.email_project.factories import reports, store
@@ -197,7 +198,7 @@ def test_a_defect_in_a_thread_ends_the_rounds(start: Start, monkeypatch: pytest.
     monkeypatch.setattr(type(SentEmail.objects.all()), "mark", mark)
     store(on_uncertain="hold")
     sending = start(grace_seconds=0.2)
-    with pytest.raises(sending_module.DeliveryDefectError) as caught:
+    with pytest.raises(DeliveryDefectError) as caught:
         sending.run_until(lambda: False)
     assert isinstance(caught.value.__cause__, ProgrammingError)
     mail = SentEmail.objects.get()

@@ -8,8 +8,7 @@ from django.db import OperationalError, connection
 
 from email_project.emails.delivery import Delivery, Result
 from email_project.emails.models import SentEmail
-from email_project.emails.outcomes import Kind
-from email_project.emails.sending import EXPIRED, FOUND_MARKED, POISON
+from email_project.emails.outcomes import EXPIRED, FOUND_MARKED, POISON, Kind
 from email_project.emails.settlement import DeliveryPolicy, settle
 from email_project.emails.smtp import Phase
 from shared_events.contracts.events import Attempt, EmailNotificationCreated, decode

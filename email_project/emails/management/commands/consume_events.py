@@ -5,7 +5,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from email_project.emails.intake import Intake
-from email_project.emails.sending import EmailSender, SenderOptions, server_from_settings
+from email_project.emails.sender_options import SenderOptions, server_from_settings
+from email_project.emails.sending import EmailSender
 from email_project.emails.settlement import DeliveryPolicy
 from shared_events.contracts.topics import NOTIFICATION_EVENTS
 from shared_events.dead_letters.release import ParkedRelease

@@ -3,7 +3,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from email_project.emails.sending import EmailSender, SenderOptions, server_from_settings
+from email_project.emails.sender_options import SenderOptions, server_from_settings
+from email_project.emails.sending import EmailSender
 from email_project.emails.settlement import DeliveryPolicy
 from shared_events.outbox.wakeup import WakeUp
 from shared_events.runtime.breaker import CircuitBreaker
