@@ -1,8 +1,11 @@
 from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
 
 import structlog
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.http.request import UnreadablePostError
 
 from shared_events.contracts.events import new_id
 
@@ -10,6 +13,7 @@ from .problems import problem_response
 
 REQUEST_ID_LENGTH = 64
 LENGTH_DIGITS = 18
+DRAIN_BYTES = 64 * 1024
 
 
 class RequestMiddleware:
@@ -31,10 +35,19 @@ class RequestMiddleware:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
             response = self._refusal(request) or self._get_response(request)
+            if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+                self._drain(request)
         finally:
             structlog.contextvars.unbind_contextvars("request_id")
         response["X-Request-Id"] = request_id
         return response
+
+    def _drain(self, request: HttpRequest) -> None:
+        # The server closes a connection whose body was left unread: a client still writing it would meet a broken pipe instead of the
+        # answer that says "repeat".
+        with suppress(UnreadablePostError):
+            while request.read(DRAIN_BYTES):
+                pass
 
     def _refusal(self, request: HttpRequest) -> HttpResponse | None:
         if request.method in {"GET", "HEAD", "OPTIONS"}:

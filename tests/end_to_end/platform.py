@@ -37,8 +37,8 @@ WORKERS = (
 )
 EMAIL_SERVICES = frozenset({"email_migrate", "email_api", "consume_events", "retry_emails", "email_relay_outbox"})
 IDLE_SECONDS = 10
-NOTIFICATION_TABLES = ("idempotency_keys", "notifications", "outbox_events", "dead_letters")
-EMAIL_TABLES = ("sent_emails", "outbox_events", "dead_letters")
+NOTIFICATION_TABLES = ("idempotency_keys", "notifications", "outbox_events", "dead_letters", "audit_entries")
+EMAIL_TABLES = ("sent_emails", "outbox_events", "dead_letters", "audit_entries")
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ class TestOneMail:
 
         delivery.wait_until_published()
         (letter,) = [letter for letter in delivery.dead_letters() if str(letter.notification_id) == notification_id]
-        assert (letter.letter_class, letter.cause) == ("recipient", "5.1.1 5.1.1 No such user here")
+        assert (letter.letter_class, letter.cause) == ("recipient", "5.1.1 No such user here")
         original = decode(letter.original)
         assert isinstance(original, EmailNotificationCreated)
         assert (original.recipient, original.subject) == ("nobody@example.com", "Kept whole")
@@ -135,6 +135,14 @@ class TestOneMail:
         assert delivery.platform.wait_final(later)["status"] == "SENT"
         assert len(delivery.received(notification_id)) == 1
         assert delivery.row("sent_emails", "status, due_at", notification_id) == ("UNCERTAIN", None)
+
+        path = f"/api/v1/notifications/{notification_id}/resolve"
+        resolved = delivery.platform.request(
+            "POST", path, {"resolution": "delivered", "reason": "it is in the mailbox"}
+        )
+        assert resolved.status == 202
+        assert delivery.platform.wait_final(notification_id)["status"] == "SENT"
+        assert len(delivery.received(notification_id)) == 1
 
     def test_a_scheduled_mail_is_not_sent_before_its_time(self, delivery: Delivery) -> None:
         send_after = time.time() + 2

@@ -48,6 +48,7 @@ def test_a_notification_is_shown_with_exactly_the_fields_of_the_contract(api: Ap
         "failure": None, "uncertain": None, "attempts": 0, "next_attempt_at": None, "possible_duplicates": 0,
         "links": {
             "self": f"{URL}/{identifier}", "events": f"{URL}/{identifier}/events", "cancel": f"{URL}/{identifier}/cancel",
+            "resolve": f"{URL}/{identifier}/resolve",
         },
     }  # fmt: skip
 

@@ -12,7 +12,8 @@ from django.urls import reverse
 
 from notification_project.notifications.authentication import create_key
 from notification_project.notifications.models import ApiClient, ApiKey, Notification
-from shared_events.dead_letters.models import DeadLetter
+from shared_events.contracts.events import new_id
+from shared_events.dead_letters.models import AuditEntry, DeadLetter
 from shared_events.outbox.models import OutboxEvent
 from tests.notification_project.conftest import Api, new_api
 from tests.notification_project.factories import (
@@ -24,7 +25,7 @@ from tests.notification_project.factories import (
 
 pytestmark = pytest.mark.django_db
 
-READ_ONLY = [Notification, ApiKey, OutboxEvent, DeadLetter]
+READ_ONLY = [Notification, ApiKey, OutboxEvent, DeadLetter, AuditEntry]
 ATTEMPT = {"n": 1, "at": "2030-01-01T00:00:00Z", "phase": "rcpt", "outcome": "failed", "reply": "<script>no</script>"}
 
 
@@ -42,6 +43,11 @@ def make(model: type[Any], many: int) -> list[Any]:
         return OutboxEventFactory.create_batch(many)
     if model is DeadLetter:
         return DeadLetterFactory.create_batch(many)
+    if model is AuditEntry:
+        entries = (
+            AuditEntry(action="replay", operator="ops", subject_id=new_id(), reason="<b>why</b>") for _ in range(many)
+        )
+        return list(AuditEntry.objects.bulk_create(entries))
     clients = ApiClientFactory.create_batch(many)
     if model is ApiKey:
         for client in clients:

@@ -78,7 +78,7 @@ def test_the_document_is_valid_and_complete() -> None:
     base = "/api/v1/notifications"
     assert operations == {
         (base, "get"), (base, "post"), (f"{base}/batch", "post"), (f"{base}/{{id}}", "get"), (f"{base}/{{id}}/events", "get"),
-        (f"{base}/{{id}}/cancel", "post"),
+        (f"{base}/{{id}}/cancel", "post"), (f"{base}/{{id}}/resolve", "post"),
     }  # fmt: skip
     answers = document["paths"][base]["post"]["responses"]
     assert set(answers) >= {"202", "400", "401", "403", "409", "413", "415", "422", "429", "503"}

@@ -12,6 +12,7 @@ from shared_events.contracts.events import (
     EmailFailed,
     EmailNotificationCreated,
     EmailReplayed,
+    EmailResolutionRequested,
     EmailSent,
     EmailUncertain,
     Failure,
@@ -43,9 +44,21 @@ ENVELOPE = {
     "occurred_at": INSTANTS,
     "producer": TEXT,
 }
-STATUS = ENVELOPE | {"attempts": st.lists(ATTEMPTS, max_size=3), "possible_duplicates": INTEGERS}
+STATUS = ENVELOPE | {
+    "attempts": st.lists(ATTEMPTS, max_size=3),
+    "possible_duplicates": INTEGERS,
+    "generation": INTEGERS,
+}
 
 EVENTS: dict[type[AnyEvent], st.SearchStrategy[AnyEvent]] = {
+    EmailResolutionRequested: st.builds(
+        EmailResolutionRequested,
+        **ENVELOPE,
+        resolution=st.sampled_from(["delivered", "not_delivered", "resend"]),
+        reason=TEXT,
+        operator=TEXT,
+        generation=INTEGERS,
+    ),
     EmailNotificationCreated: st.builds(
         EmailNotificationCreated,
         **ENVELOPE,
@@ -69,7 +82,7 @@ EVENTS: dict[type[AnyEvent], st.SearchStrategy[AnyEvent]] = {
         **STATUS,
         uncertain=st.builds(Uncertain, phase=TEXT, since=INSTANTS, host=TEXT, message_id=TEXT, next=TEXT),
     ),
-    EmailReplayed: st.builds(EmailReplayed, **STATUS, generation=INTEGERS),
+    EmailReplayed: st.builds(EmailReplayed, **STATUS),
 }
 
 DEAD_LETTERS = st.builds(

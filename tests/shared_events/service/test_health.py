@@ -43,7 +43,7 @@ def test_live_answers_without_the_database_and_without_credentials() -> None:
 def test_ready_is_ok_where_everything_answers(kafka: None) -> None:
     response = ready()
     assert (response.status_code, response.json()) == (
-        200, {"status": "ok", "database": "ok", "redis": "ok", "kafka": "ok"},
+        200, {"status": "ok", "database": "ok", "redis": "ok", "kafka": "ok", "workers": []},
     )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_ready_is_degraded_without_redis(kafka: None, settings: Settings, closed
     settings.REDIS_URL = f"redis://127.0.0.1:{closed_port}/0"
     response = ready()
     assert (response.status_code, response.json()) == (
-        200, {"status": "degraded", "database": "ok", "redis": "away", "kafka": "ok"},
+        200, {"status": "degraded", "database": "ok", "redis": "away", "kafka": "ok", "workers": []},
     )  # fmt: skip
 
 
