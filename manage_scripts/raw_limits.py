@@ -218,6 +218,7 @@ def _notification_row(notification_id: UUID, created_at: datetime, recipient: st
         "failure_detail": "",
         "attempts": "[]",
         "possible_duplicates": 0,
+        "generation": 0,
         "reconcile_at": _stamp(created_at + timedelta(days=1)),
         "reconciled": 0,
     }

@@ -118,6 +118,10 @@ class RecordProducer:
                     if time.monotonic() >= deadline
                     else self._publish_together([records[index]], deadline, give_up)[0]
                 )
+        if any(report.fault is Fault.DEPENDENCY for report in reports):
+            # After the loss of a cluster's data librdkafka ignores the new, lower leader epochs and never sends again: only a new
+            # producer does. Where the broker was merely away a new one costs a connection.
+            self._broken = True
         return reports
 
     def probe(self, topics: Collection[str] = ()) -> str | None:
