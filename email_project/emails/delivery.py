@@ -62,6 +62,14 @@ class Delivery:
         values = {name: getattr(mail, name) for name in SentEmail.CLAIM_FIELDS} | {"data_started_at": None}
         return cls.of_row([values[name] for name in SentEmail.CLAIM_FIELDS], leased_until=leased_until)
 
+    def take_over(self, claimed: "Delivery") -> None:
+        """Goes on under a later claim of the same row: its lease and its counters, of which another worker may have changed some."""
+        self.leased_until = claimed.leased_until
+        self.status_version = claimed.status_version
+        self.retry_count = claimed.retry_count
+        self.possible_duplicates = claimed.possible_duplicates
+        self.attempts = claimed.attempts
+
     @property
     def next_attempt(self) -> int:
         return self.attempts[-1].n + 1 if self.attempts else 1

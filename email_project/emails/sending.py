@@ -267,8 +267,8 @@ class EmailSender:
 
     def _take(self, delivery: Delivery) -> None:
         own = self._held.get(delivery.id)
-        if own is not None:  # our own lease had run out and nobody else took it: it goes on
-            own.leased_until = delivery.leased_until
+        if own is not None:  # our own lease had run out: it goes on, from where others left the row meanwhile
+            own.take_over(delivery)
             return
         self._held[delivery.id] = delivery
         if delivery.found_marked:

@@ -28,11 +28,12 @@ class Sending:
         lease_seconds: float = 60,
         grace_seconds: float = 5,
         polls: bool = True,
+        probe_seconds: float = 0.1,
         url: str = "",
         **server: Any,
     ) -> None:
         quick = {"timeout_seconds": 5.0, "reply_timeout_seconds": 5.0, "local_hostname": "client.test"}
-        self.breaker = CircuitBreaker("smtp", first_seconds=0.1, maximum_seconds=0.2)
+        self.breaker = CircuitBreaker("smtp", first_seconds=probe_seconds, maximum_seconds=2 * probe_seconds)
         self.rings = 0
         self.sender = EmailSender(
             SmtpServer.from_url(url or f"smtp://127.0.0.1:{port}", **quick | server),

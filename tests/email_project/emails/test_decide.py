@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from email_project.emails.delivery import Delivery
 from email_project.emails.outcomes import Kind
-from email_project.emails.settlement import GREYLIST_SECONDS, Decision, DeliveryPolicy, Transition, decide
+from email_project.emails.settlement import (
+    GREYLIST_SECONDS,
+    POSTPONE_SECONDS,
+    Decision,
+    DeliveryPolicy,
+    Transition,
+    decide,
+)
+from email_project.emails.smtp import Phase
 from tests.email_project.factories import POLICY, ago, ahead, attempts, delivery, result
 
 
@@ -38,6 +46,14 @@ def test_each_outcome_has_its_transition(kind: Kind | None, transition: Transiti
 def test_the_servers_own_faults_consume_nothing_however_often(kind: Kind | None) -> None:
     spent = delivery(retry_count=11, possible_duplicates=10, crashes=19, send_before=ago(hours=1))
     assert decided(kind, spent).transition is Transition.RELEASE
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_a_mail_that_a_server_gave_up_on_lets_the_others_go_first(phase: Phase) -> None:
+    decision = decided(Kind.DEPENDENCY, phase=phase)
+    amid_its_transaction = phase not in (Phase.CONNECT, Phase.BANNER, Phase.EHLO, Phase.STARTTLS, Phase.AUTH)
+    assert decision.transition is (Transition.POSTPONE if amid_its_transaction else Transition.RELEASE)
+    assert POSTPONE_SECONDS / 2 * amid_its_transaction <= decision.wait_seconds <= POSTPONE_SECONDS
 
 
 def test_250_is_sent_whatever_came_before() -> None:

@@ -8,10 +8,13 @@ from uuid import UUID
 import pytest
 from django.db import connection
 
+from email_project.emails.delivery import Delivery
 from email_project.emails.models import SentEmail
+from email_project.emails.outcomes import Kind
+from email_project.emails.settlement import settle
 from shared_events.outbox.claim import in_seconds
-from tests.email_project.factories import reports, store
-from tests.email_project.senders import Sending, state, status
+from tests.email_project.factories import reports, result, store
+from tests.email_project.senders import POLICY, Sending, state, status
 from tests.smtp_servers import Script, ScriptedSmtpServer, Step
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -29,10 +32,11 @@ def test_a_slow_mail_keeps_its_lease(server: ScriptedSmtpServer, start: Start) -
     pk = store()[0]
     sending = start(lease_seconds=0.9)
     sending.run_until(lambda: server.received)
+    claims = set()
     while status(pk) != Status.SENT:
         sending.sender.step(0.05)
-        due = SentEmail.objects.filter(pk=pk, due_at__lt=in_seconds(-0.2), due_at__isnull=False)
-        assert not due.exists(), "its lease ran out"
+        claims.add(state(pk).crashes)
+    assert claims == {1, 0}, "its lease ran out and it was claimed again"
     assert (state(pk).crashes, state(pk).possible_duplicates, len(server.received)) == (0, 0, 1)
 
 
@@ -89,6 +93,23 @@ def test_a_mail_that_its_own_worker_claims_again_goes_on_once(server: ScriptedSm
     sending.run_until(lambda: state(pk).crashes == 2)
     sending.run_until_settled()
     assert (status(pk), state(pk).possible_duplicates, len(server.received)) == (Status.SENT, 0, 1)
+
+
+def test_a_mail_claimed_again_goes_on_from_where_another_worker_left_it(
+    server: ScriptedSmtpServer, start: Start
+) -> None:
+    server.script = Script(steps={"reply": [Step(delay_seconds=0.8, times=1)]})
+    pk = store()[0]
+    sending = start()
+    sending.run_until(lambda: server.received)
+    SentEmail.objects.filter(pk=pk).update(due_at=in_seconds(-1))
+    other = Delivery.of_row(SentEmail.claim(batch=1, lease_seconds=60, token=OTHER)[0], leased_until=1e12)
+    assert settle([result(other, Kind.RETRY)], OTHER, POLICY) == 0
+    SentEmail.objects.filter(pk=pk).update(due_at=in_seconds(-1))
+    sending.run_until_settled()
+    assert (status(pk), state(pk).status_version, state(pk).retry_count) == (Status.SENT, 2, 1)
+    assert [report.status_version for report in reports()] == [1, 2]
+    assert [attempt["outcome"] for attempt in state(pk).attempts] == ["retry", "sent"]
 
 
 def test_a_worker_holds_no_more_than_it_can_send_soon(server: ScriptedSmtpServer, start: Start) -> None:

@@ -9,6 +9,7 @@ import pytest
 from django.db import OperationalError, ProgrammingError, connection
 
 from email_project.emails import sending as sending_module
+from email_project.emails import settlement
 from email_project.emails.delivery import DeliveryDefectError
 from email_project.emails.models import SentEmail
 from shared_events.dead_letters.models import DeadLetter
@@ -49,10 +50,13 @@ def untouched() -> bool:
     ],
     ids=["421 banner", "554 banner", "421 at MAIL", "421 at DATA", "reset at EHLO", "closed at RCPT"],
 )
-def test_a_server_that_is_away_costs_no_mail_anything(server: ScriptedSmtpServer, start: Start, script: Script) -> None:
+def test_a_server_that_is_away_costs_no_mail_anything(
+    server: ScriptedSmtpServer, start: Start, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settlement, "POSTPONE_SECONDS", 0.2)
     server.script = script
     ids = store(40)
-    sending = start()
+    sending = start(probe_seconds=0.7)
     sending.run_until(lambda: not sending.breaker.is_closed and not sending.held)
     assert untouched()
     server.script = Script()

@@ -148,6 +148,14 @@ def test_what_did_not_leave_goes_back_as_it_was(kind: Kind | None) -> None:
     assert not OutboxEvent.objects.exists()
 
 
+def test_what_a_server_gave_up_on_goes_back_for_half_a_minute_at_most_and_costs_nothing() -> None:
+    mail = claimed(retry_count=2, attempts=attempts(2), status=Status.RETRY_PENDING)[0]
+    row = settle_one(Kind.DEPENDENCY, mail, phase=Phase.RCPT)
+    assert (row.status, row.status_version, row.retry_count, len(row.attempts)) == (Status.RETRY_PENDING, 0, 2, 2)
+    assert is_due_within(row, 14, 30)
+    assert not OutboxEvent.objects.exists()
+
+
 def test_an_attempt_is_kept_with_the_servers_words() -> None:
     row = settle_one(Kind.RETRY, claimed(attempts=attempts(3))[0])
     assert [attempt["n"] for attempt in row.attempts] == [1, 2, 3, 4]

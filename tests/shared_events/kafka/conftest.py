@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -19,7 +20,7 @@ from django.conf import settings
 from shared_events.kafka.configuration import Configuration, consumer_configuration
 from shared_events.kafka.consumer import Record, record_of
 from shared_events.kafka.producer import RecordProducer
-from tests.shared_events.probes import closed_port
+from tests.shared_events.probes import closed_port, wait_until
 
 MESSAGE_TIMEOUT_SECONDS = 10.0
 
@@ -45,6 +46,17 @@ class Broker:
         else:
             Producer(dict(self.common)).list_topics(name, timeout=10)
         return name
+
+    def freeze(self) -> None:
+        """Stops the mock cluster amid whatever it does, until SIGCONT; its threads are all at rest when this returns."""
+        assert self.process is not None
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        self.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: all("State:\tT" in (task / "status").read_text() for task in tasks.iterdir()))
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def producer(self, *, message_timeout_seconds: float = MESSAGE_TIMEOUT_SECONDS) -> RecordProducer:
         return RecordProducer(self.common, client_id="test", message_timeout_seconds=message_timeout_seconds)

@@ -1,6 +1,5 @@
 """The producer's contract, kept with both brokers: a report for each record, and whose fault it is."""
 
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -118,13 +117,12 @@ def own_mock() -> Iterator[Broker]:
 
 
 def test_after_giving_up_it_publishes_again(own_mock: Broker) -> None:
-    assert own_mock.process is not None
     topic = own_mock.new_topic()
     producer = own_mock.producer(message_timeout_seconds=60)
     assert producer.publish([outgoing(topic, b"1")]) == [ACKNOWLEDGED]
-    own_mock.process.send_signal(signal.SIGSTOP)
+    own_mock.freeze()
     assert faults(producer.publish([outgoing(topic, b"2")], give_up=lambda: True)) == [Fault.DEPENDENCY]
-    own_mock.process.send_signal(signal.SIGCONT)
+    own_mock.thaw()
     assert producer.publish([outgoing(topic, b"3")]) == [ACKNOWLEDGED]
     assert b"3" in [record.value for record in own_mock.records(topic, own_mock.end_of(topic))]
     producer.close()
@@ -166,14 +164,13 @@ def test_publishing_refused_records_one_by_one_stays_within_the_time_out(monkeyp
 
 
 def test_a_broker_that_falls_silent_times_out_and_is_used_again_when_it_is_back(own_mock: Broker) -> None:
-    assert own_mock.process is not None
     topic = own_mock.new_topic()
     producer = own_mock.producer(message_timeout_seconds=1)
-    own_mock.process.send_signal(signal.SIGSTOP)
+    own_mock.freeze()
     began = time.monotonic()
     assert faults(producer.publish([outgoing(topic)])) == [Fault.DEPENDENCY]
     assert time.monotonic() - began < 6
-    own_mock.process.send_signal(signal.SIGCONT)
+    own_mock.thaw()
     deadline = time.monotonic() + 30
     while producer.publish([outgoing(topic)]) != [ACKNOWLEDGED]:
         assert time.monotonic() < deadline

@@ -124,7 +124,7 @@ def test_the_last_attempt_makes_it_a_dead_letter_and_calls_the_hook() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_the_hook_runs_in_the_settling_transaction() -> None:
     store(retry_count=9)
-    relaying = Relaying(ScriptedProducer(lambda _record: TOO_LARGE))
+    relaying = Relaying(ScriptedProducer(lambda _record: TOO_LARGE), lease_seconds=0.2)
 
     def fails(_given_up: Any) -> None:
         assert transaction.get_connection().in_atomic_block
