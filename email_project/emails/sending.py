@@ -49,7 +49,7 @@ _END: Final = object()
 class EmailSender:
     """Owns a fencing token, the leases held under it, and `connections` SMTP threads. `ring` is called after status events were stored.
 
-    `run()` is the bookkeeper: it belongs into a thread of its own, or is the loop of a command. `room()` and `accept()` are for intake.
+    `step()` is a round of the bookkeeper: in a thread of its own, or the loop of a command. `room()` and `accept()` are for intake.
     """
 
     def __init__(

@@ -64,7 +64,7 @@ class Usage:
 
 
 class Count:
-    """What one request counted. `refuse` and `give_back` take it back; both are quiet where Redis is away."""
+    """What one request counted: `take` counts, `give_back` takes it back. Both are quiet where Redis is away."""
 
     def __init__(self, request: HttpRequest, client: ApiClient, recipients: Sequence[str], *, is_batch: bool) -> None:
         self._request = request

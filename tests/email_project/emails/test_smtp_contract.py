@@ -197,6 +197,7 @@ def test_a_process_speaks_tls(tmp_path: Path) -> None:
         fields: dict[str, Any] = {"security": "starttls", "ca_file": str(tmp_path / "certificate.pem")}
         connection = SmtpConnection(SmtpServer(host="127.0.0.1", port=port, **fields))
         connection.connect()
+        assert connection.is_open
         connection.close()
 
 

@@ -97,6 +97,7 @@ def test_an_expired_key_leaves_room_for_a_new_one() -> None:
         create_key(client, ["read"])
     ApiKey.objects.filter(client=client).update(expires_at=ago(seconds=1))
     create_key(client, ["read"])
+    assert ApiKey.live().filter(client=client).count() == 1
 
 
 @pytest.mark.parametrize(
