@@ -25,6 +25,7 @@ from shared_events.dead_letters.models import DeadLetter, record_dead_letters
 from shared_events.kafka.consumer import Record
 from shared_events.outbox.claim import in_seconds
 from shared_events.outbox.models import OutboxEvent
+from shared_events.runtime.crash_points import CrashPoint, reach
 
 from .delivery import Delivery
 from .message import message_id_for
@@ -152,6 +153,8 @@ class Intake:
             OutboxEvent.objects.bulk_create([OutboxEvent.of(report, topics.NOTIFICATION_STATUS) for report in reports])
             letters = [*batch.letters, *(self._too_old_letter(batch.records[key], key) for key in too_old)]
             record_dead_letters(letters, topic=settings.DEAD_LETTER_TOPIC, producer=settings.PRODUCER)
+            reach(CrashPoint.INTAKE_UNCOMMITTED)
+        reach(CrashPoint.INTAKE_COMMITTED)
         self._sender.accept([Delivery.of_mail(mail, leased_until=leased_until) for mail in mails[:room]])
         if len(mails) > room or batch.resolutions:
             self._sender.claim_soon()

@@ -29,6 +29,7 @@ from shared_events.outbox.bulk import per_row
 from shared_events.outbox.claim import in_seconds
 from shared_events.outbox.models import OutboxEvent
 from shared_events.runtime.backoff import row_wait_seconds
+from shared_events.runtime.crash_points import CrashPoint, reach
 
 from .delivery import ATTEMPTS_KEPT, Delivery, Result
 from .models import SentEmail
@@ -169,6 +170,8 @@ def settle(results: Sequence[Result], token: int, policy: DeliveryPolicy) -> int
     try:
         with transaction.atomic():
             _write(decisions, token)
+            reach(CrashPoint.MAIL_SETTLE_UNCOMMITTED)
+        reach(CrashPoint.MAIL_SETTLE_COMMITTED)
         return 0
     except LeaseLostError:
         with transaction.atomic():

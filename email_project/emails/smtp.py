@@ -19,6 +19,7 @@ from typing import Literal
 from email_project.emails.message import RenderedMail
 from email_project.emails.smtp_dialogue import CHUNK_BYTES, Dialogue, Digit, MalformedReplyError, Reply
 from email_project.emails.smtp_server import SmtpServer
+from shared_events.runtime.crash_points import CrashPoint, reach
 
 __all__ = ["Cause", "Phase", "Reply", "SmtpConnection", "SmtpFault", "SmtpServer"]
 
@@ -137,12 +138,14 @@ class SmtpConnection:
             self.connect()
         try:
             self._begin(mail)
+            reach(CrashPoint.RECIPIENT_ACCEPTED)
             try:
                 before_data()
             except BaseException:
                 self._reset()
                 raise
             self._data()
+            reach(CrashPoint.CONTENT_INVITED)
             return self._hand_over(mail.data)
         finally:
             self._reused = True
@@ -255,11 +258,13 @@ class SmtpConnection:
             for start in range(0, len(content), CHUNK_BYTES):
                 dialogue.send(content[start : start + CHUNK_BYTES])
             self.phase = Phase.REPLY
+            reach(CrashPoint.DOT_SENT)
             reply = self._expect(Digit.COMPLETION, dialogue.hear(self.server.reply_timeout_seconds))
         except (OSError, MalformedReplyError) as error:
             refusal = None if self.phase is Phase.REPLY else self._early_refusal(dialogue)
             raise self._broken(error, refusal) from error
         self.sent += 1
+        reach(CrashPoint.MAIL_ACCEPTED)
         return reply
 
     def _early_refusal(self, dialogue: Dialogue) -> Reply | None:

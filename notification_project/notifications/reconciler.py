@@ -5,6 +5,7 @@ from django.db import transaction
 
 from shared_events.outbox.models import OutboxEvent
 from shared_events.outbox.wakeup import WakeUp
+from shared_events.runtime.crash_points import CrashPoint, reach
 
 from .cancellation import CREATED
 from .models import Notification
@@ -35,6 +36,8 @@ class Reconciler:
             again = OutboxEvent.objects.filter(aggregate_id__in=published, event_type=CREATED).publish_again()
             Notification.objects.filter(pk__in=published).put_off(self._after_seconds)
             Notification.objects.filter(pk__in=set(ids) - set(published)).ask_again_later()
+            reach(CrashPoint.RECONCILE_UNCOMMITTED)
+        reach(CrashPoint.RECONCILE_COMMITTED)
         if again:
             self._wake_up.ring()
         log.warning("nothing was heard of notifications", notifications=len(ids), published_again=again)

@@ -25,6 +25,7 @@ from shared_events.contracts.events import (
 from shared_events.dead_letters.models import DeadLetter, record_dead_letters
 from shared_events.kafka.consumer import Record
 from shared_events.outbox.bulk import per_row
+from shared_events.runtime.crash_points import CrashPoint, reach
 
 from .models import A_DAY_SECONDS, Notification
 
@@ -105,6 +106,8 @@ def _store(best: dict[UUID, AnyStatus], sources: dict[UUID, Record], letters: Se
         recorded = record_dead_letters(
             [*letters, *orphans], topic=settings.DEAD_LETTER_TOPIC, producer=settings.PRODUCER
         )
+        reach(CrashPoint.STATUS_UNCOMMITTED)
+    reach(CrashPoint.STATUS_COMMITTED)
     log.info(
         "statuses merged", known=len(known), news=sum(len(events) for events in groups.values()), dead_letters=recorded
     )

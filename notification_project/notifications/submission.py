@@ -16,6 +16,7 @@ from shared_events.contracts.events import EmailNotificationCreated, new_id, now
 from shared_events.contracts.topics import NOTIFICATION_EVENTS
 from shared_events.outbox.models import OutboxEvent
 from shared_events.runtime import database
+from shared_events.runtime.crash_points import CrashPoint, reach
 from shared_events.service.problems import database_away
 
 from . import idempotency, problems
@@ -149,7 +150,9 @@ class Acceptance:
                 take_over = not take_over  # the row has expired, or its transaction was rolled back
             except DatabaseError as error:
                 self._judge(error, attempt, with_key=submission.key is not None)
+        reach(CrashPoint.ACCEPTANCE_COMMITTED)
         self._store.finish(submission.key, answer if key_row else None, ring=True)
+        reach(CrashPoint.ANSWER_CACHED)
         return Accepted(answer, replayed=False, usage=submission.count.tightest)
 
     def _transaction(
@@ -167,6 +170,7 @@ class Acceptance:
                 for part in in_statements(rows):
                     Notification.objects.bulk_create([notification for notification, _ in part])
                     OutboxEvent.objects.bulk_create([event for _, event in part])
+                reach(CrashPoint.ACCEPTANCE_UNCOMMITTED)
                 committing = True
         except (DatabaseError, InterfaceError) as error:
             if committing and database.is_connection_lost(error):

@@ -13,6 +13,7 @@ from django.utils.module_loading import import_string
 
 from shared_events.contracts.events import UnreadableEventError, decode
 from shared_events.kafka.consumer import Record
+from shared_events.runtime.crash_points import CrashPoint, reach
 from shared_events.runtime.database import is_passing
 
 from .models import AuditEntry, DeadLetter
@@ -104,6 +105,8 @@ def _replay_one(letter: DeadLetter, replayer: Replayer, order: Order) -> Verdict
                 return Verdict.DONE
             replayer.replay(letter)
             _audit(AuditEntry.Action.REPLAY, letter, order)
+            reach(CrashPoint.REPLAY_UNCOMMITTED)
+        reach(CrashPoint.REPLAY_COMMITTED)
     except SupersededError:
         return Verdict.SUPERSEDED
     except Exception as error:

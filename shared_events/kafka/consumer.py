@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from shared_events.contracts.topics import PUBLICATION_HEADER
 from shared_events.runtime.backoff import LoopBackoff
+from shared_events.runtime.crash_points import CrashPoint, reach
 
 POLL_SECONDS = 0.5
 BATCH_BYTES = 4 * 1024 * 1024
@@ -110,6 +111,7 @@ class ConsumerLoop:
         if not self._pending or self._clock() < self._retry_at:
             return 0
         batch = self._pending
+        reach(CrashPoint.RECORDS_TAKEN)
         try:
             self._settle(batch)
         except Exception as error:
@@ -193,6 +195,7 @@ class ConsumerLoop:
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in ends.items()]
         try:
             self._consumer.commit(offsets=offsets, asynchronous=True)
+            reach(CrashPoint.OFFSETS_COMMITTED)
         except KafkaException as error:
             log.warning("offsets were not committed", error=str(error))
 

@@ -10,6 +10,8 @@ from typing import Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from shared_events.runtime.crash_points import CrashPoint, reach
+
 from .configuration import Configuration, logger, producer_configuration, refusing_configuration
 
 FLUSH_SLICE_SECONDS = 0.1
@@ -175,6 +177,7 @@ class RecordProducer:
                 except KafkaException as error:
                     on_delivery(index, error.args[0], None)  # type: ignore[arg-type]
                 break
+        reach(CrashPoint.PRODUCED)
         while (
             self._flush(producer, FLUSH_SLICE_SECONDS)
             and not self._broken

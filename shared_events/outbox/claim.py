@@ -9,6 +9,8 @@ from django.db import models, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
+from shared_events.runtime.crash_points import CrashPoint, reach
+
 POISON_CRASHES = 20
 """A row that was claimed so often without being settled or released ends its workers, and becomes a dead letter."""
 
@@ -43,4 +45,7 @@ def claim_due(
             manager.filter(pk__in=[row[0] for row in rows]).update(
                 due_at=in_seconds(lease_seconds), lease_token=token, crashes=F("crashes") + 1, **also
             )
+            reach(CrashPoint.CLAIM_UNCOMMITTED)
+    if rows:
+        reach(CrashPoint.CLAIM_COMMITTED)
     return rows

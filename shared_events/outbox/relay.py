@@ -14,6 +14,7 @@ from shared_events.contracts.topics import PUBLICATION_HEADER
 from shared_events.kafka.producer import UNANSWERED, Fault, OutgoingRecord, RecordProducer, Report
 from shared_events.runtime.backoff import LoopBackoff, row_wait_seconds
 from shared_events.runtime.breaker import CircuitBreaker
+from shared_events.runtime.crash_points import CrashPoint, reach
 from shared_events.runtime.database import fresh_connections, is_passing
 
 from .claim import POISON_CRASHES, claim_due, new_lease_token
@@ -109,6 +110,7 @@ class OutboxRelay:
             return 0
         healthy = [event for event in claimed if event.crashes < POISON_CRASHES]
         reports = self._publish(healthy, lease_ends_at)
+        reach(CrashPoint.ACKNOWLEDGED)
         self._settle_surely(
             token, claimed, dict(zip((event.id for event in healthy), reports, strict=True)), lease_ends_at
         )
@@ -184,6 +186,8 @@ class OutboxRelay:
             settled = held(token, published).mark_published() if published else 0
             settled += held(token, released).release() if released else 0
             settled += self._settle_failed(token, failed) if failed else 0
+            reach(CrashPoint.OUTBOX_SETTLE_UNCOMMITTED)
+        reach(CrashPoint.OUTBOX_SETTLE_COMMITTED)
         if settled != len(claimed):
             log.warning("lease lost", rows=len(claimed) - settled)
         log.info("batch published", published=len(published), released=len(released), failed=len(failed))

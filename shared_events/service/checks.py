@@ -40,6 +40,19 @@ def check_retentions(**_: Any) -> list[CheckMessage]:
     ]
 
 
+@register(deploy=True)
+def check_crash_point(**_: Any) -> list[CheckMessage]:
+    if not settings.CRASH_POINT:
+        return []
+    return [
+        Error(
+            f"CRASH_POINT={settings.CRASH_POINT!r} ends this process at that place",
+            hint="It is for proofs alone: unset it.",
+            id="runtime.E001",
+        )
+    ]
+
+
 def base_above_maximum(base: str, maximum: str, *, id: str) -> list[CheckMessage]:  # noqa: A002 (Django's name)
     if getattr(settings, base) <= getattr(settings, maximum):
         return []

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from shared_events.runtime.crash_points import arm
 from shared_events.service import environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +50,8 @@ SENT_EMAILS_RETENTION_DAYS = environment.number("SENT_EMAILS_RETENTION_DAYS", 90
 SHUTDOWN_GRACE_SECONDS = environment.number("SHUTDOWN_GRACE_SECONDS", 25)
 LIVENESS_FILE = environment.optional("LIVENESS_FILE")
 LOG_LEVEL = environment.log_level()
+CRASH_POINT = environment.optional("CRASH_POINT")  # for proofs alone: the process ends itself there
+arm(CRASH_POINT)
 
 USE_TZ = True
 TIME_ZONE = "UTC"

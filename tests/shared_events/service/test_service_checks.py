@@ -33,3 +33,11 @@ def test_small_and_equal_values_are_legal(settings: Settings, values: dict[str, 
     for name, value in values.items():
         setattr(settings, name, value)
     assert run_checks() == []
+
+
+def test_a_deployment_with_an_armed_crash_point_is_refused(settings: Settings) -> None:
+    settings.CRASH_POINT = "dot_sent:3"
+    found = [error for error in run_checks(include_deployment_checks=True) if error.id == "runtime.E001"]
+    assert [error.msg for error in found] == ["CRASH_POINT='dot_sent:3' ends this process at that place"]
+    settings.CRASH_POINT = ""
+    assert "runtime.E001" not in {error.id for error in run_checks(include_deployment_checks=True)}
