@@ -6,7 +6,7 @@ BIN := .venv/bin
 COMPOSE := $(shell command -v docker-compose || echo docker compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format types check compose test test-fast demo services lock
+.PHONY: help setup lint format types check compose test test-fast prove demo services lock
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test: ## All tests, against real servers
 
 test-fast: ## The unit tests only
 	$(PYTHON3) manage_scripts/test.py --fast
+
+prove: ## The guarantees under some twenty faults, in a few minutes; PROVE=--full for all of them
+	$(PYTHON3) manage_scripts/prove.py $(or $(PROVE),--quick)
 
 demo: ## NotifyX on embedded parts: nothing to install, nothing to configure
 	$(PYTHON3) manage_scripts/demo.py

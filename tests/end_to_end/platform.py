@@ -84,11 +84,15 @@ def wait_until(condition: Callable[[], object], timeout_seconds: float, what: st
 
 @dataclass(slots=True)
 class Platform:
-    """`overrides` are environment variables of all processes. One pair of databases; `reset()` empties it between tests."""
+    """`overrides` are environment variables of all processes, `route` has the last word on those of a service.
+
+    One pair of databases; `reset()` empties it between tests.
+    """
 
     services: Services
     folder: Path
     overrides: dict[str, str] = field(default_factory=dict)
+    route: Callable[[str, dict[str, str]], dict[str, str]] = field(default=lambda _service, environment: environment)
     processes: list[RunningProcess] = field(default_factory=list)
     key: str = ""
     port: int = 0
@@ -101,7 +105,7 @@ class Platform:
     def environment(self, service: str, **overrides: str) -> dict[str, str]:
         found = self.services.environment()
         database = found["EMAIL_DATABASE_URL" if service in EMAIL_SERVICES else "NOTIFICATION_DATABASE_URL"]
-        return {
+        variables = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONUNBUFFERED": "1",
             "SECRET_KEY": "end-to-end tests have a key of their own, longer than fifty characters",
@@ -116,6 +120,7 @@ class Platform:
             **self.overrides,
             **overrides,
         }
+        return self.route(service, variables)
 
     def run(self, service: str, *arguments: str) -> str:
         """Runs a one-shot service of docker-compose.yml to its end and returns its stdout."""
