@@ -16,14 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
 
-import MySQLdb
 import redis
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from manage_scripts.services import Services, SinkReader
+from tests.end_to_end import topics
+from tests.end_to_end.database import query
 from tests.manage_scripts.compose_file import command_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -314,21 +312,7 @@ class Platform:
 
     def sql(self, service: str, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """`service` is notification or email; one connection a call, committed."""
-        url = urlsplit(self.services.environment()[f"{service.upper()}_DATABASE_URL"])
-        connection = MySQLdb.connect(
-            host=url.hostname,
-            port=url.port,
-            user=unquote(url.username or ""),
-            password=unquote(url.password or ""),
-            database=url.path[1:],
-            autocommit=True,
-        )
-        try:
-            cursor = connection.cursor()
-            cursor.execute(statement, parameters)
-            return list(cursor.fetchall())
-        finally:
-            connection.close()  # type: ignore[no-untyped-call]
+        return query(self.services.environment()[f"{service.upper()}_DATABASE_URL"], statement, parameters)
 
     def count(self, service: str, table: str, where: str = "1=1") -> int:
         return int(self.sql(service, f"SELECT COUNT(*) FROM {table} WHERE {where}")[0][0])
@@ -380,45 +364,11 @@ class Platform:
 
     def lag(self) -> int:
         """Records that the two consumer groups have not committed yet."""
-        servers = self.services.kafka.bootstrap_servers
-        admin = AdminClient({"bootstrap.servers": servers})
-        total = 0
-        pairs = (("email-service", "notification-events-topic"), ("notification-service", "notification-status-topic"))
-        reader = Consumer({"bootstrap.servers": servers, "group.id": "lag-reader", "enable.auto.commit": False})
-        try:
-            for group, topic in pairs:
-                partitions = [
-                    TopicPartition(topic, n) for n in admin.list_topics(topic, timeout=10).topics[topic].partitions
-                ]
-                asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, partitions)])
-                for partition in asked[group].result(timeout=10).topic_partitions or []:
-                    low, high = reader.get_watermark_offsets(TopicPartition(topic, partition.partition), timeout=10)
-                    total += high - max(low, partition.offset)
-        finally:
-            reader.close()
-        return total
+        return topics.lag(self.services.kafka.bootstrap_servers)
 
     def records(self, topic: str) -> list[bytes]:
         """The values of all records of a topic."""
-        reader = Consumer(
-            {
-                "bootstrap.servers": self.services.kafka.bootstrap_servers,
-                "group.id": "reader",
-                "enable.auto.commit": False,
-            }
-        )
-        found = []
-        try:
-            for partition in reader.list_topics(topic, timeout=10).topics[topic].partitions:
-                low, high = reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-                reader.assign([TopicPartition(topic, partition, low)])
-                for _ in range(high - low):
-                    message = reader.poll(10)
-                    assert message is not None
-                    found.append(bytes(message.value() or b""))
-        finally:
-            reader.close()
-        return found
+        return topics.values(self.services.kafka.bootstrap_servers, topic)
 
     # Set up
 

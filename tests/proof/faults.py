@@ -76,7 +76,7 @@ def _crashes() -> list[Fault]:
             for point in (POINT.CLAIM_UNCOMMITTED, POINT.CLAIM_COMMITTED, *SENDER_POINTS)
         ),
         *(
-            _crash(RECONCILER, point, injections.crash_while_reconciling)
+            _crash(RECONCILER, point, injections.crash_while_reconciling, lasting=False)
             for point in (POINT.RECONCILE_UNCOMMITTED, POINT.RECONCILE_COMMITTED)
         ),
         *(

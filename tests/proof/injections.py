@@ -1,6 +1,5 @@
 """How each fault is made to happen on a stage while a load runs, and mended again."""
 
-import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -8,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import redis
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from shared_events.contracts.topics import NOTIFICATION_EVENTS, NOTIFICATION_STATUS
 from shared_events.runtime.crash_points import CrashPoint
+from tests.end_to_end import topics
 from tests.end_to_end.platform import WORKERS, wait_until
 from tests.proof.load import REFUSED, Load
 from tests.proof.proxy import Cut, FaultProxy, Side, is_greeting
@@ -23,6 +23,8 @@ OUTAGE_SECONDS = 6.0
 FREEZE_SECONDS = 7.0
 CUTS = 6
 BURST = 2000
+COPIES = 1000
+NOBODY = b"nobody"
 ProxyName = Literal["notification_database", "email_database", "smtp"]
 
 
@@ -253,8 +255,12 @@ def refuse_some_for_good(scene: Scene) -> None:
 def deliver_twice(scene: Scene, *, topic: str) -> None:
     """Every record of a topic once more, in an order by chance."""
     servers = scene.stage.services.kafka.bootstrap_servers
-    found = records(servers, topic)
-    scene.chance.shuffle(found)
+    found = [
+        (bytes(message.key() or b""), bytes(message.value() or b""))
+        for message in topics.messages(servers, topic)
+        if message.key() != NOBODY
+    ]
+    found = scene.chance.sample(found, min(len(found), COPIES))
     producer = Producer({"bootstrap.servers": servers})
     for key, value in found:
         producer.produce(topic, value, key)
@@ -269,22 +275,8 @@ def unreadable(scene: Scene) -> None:
               b'{"event_type":"EMAIL_SENT","schema_version":99}', b'{"event_type":"EMAIL_SENT","schema_version":1}']  # fmt: skip
     for topic in (NOTIFICATION_EVENTS, NOTIFICATION_STATUS):
         for value in values:
-            producer.produce(topic, value, b"nobody")
+            producer.produce(topic, value, NOBODY)
     assert producer.flush(30) == 0
-
-
-def records(servers: str, topic: str) -> list[tuple[bytes, bytes]]:
-    reader = Consumer({"bootstrap.servers": servers, "group.id": "proof", "enable.auto.commit": False})
-    found = []
-    with contextlib.closing(reader):
-        for partition in reader.list_topics(topic, timeout=10).topics[topic].partitions:
-            low, high = reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-            reader.assign([TopicPartition(topic, partition, low)])
-            while low < high and (message := reader.poll(10)) is not None:
-                low = (message.offset() or 0) + 1
-                if not message.error() and message.value() is not None and message.key() != b"nobody":
-                    found.append((bytes(message.key() or b""), bytes(message.value() or b"")))
-    return found[-1000:]
 
 
 # Much at once
