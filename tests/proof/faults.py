@@ -55,7 +55,7 @@ CRASHES = {
 }  # fmt: skip
 QUICK_CRASHES = {
     (API, POINT.ACCEPTANCE_COMMITTED), (RELAY, POINT.ACKNOWLEDGED), (INTAKE, POINT.INTAKE_COMMITTED),
-    (INTAKE, POINT.DOT_SENT), (INTAKE, POINT.MAIL_ACCEPTED), (STATUS, POINT.STATUS_COMMITTED),
+    (INTAKE, POINT.DOT_SENT), (STATUS, POINT.STATUS_COMMITTED),
 }  # fmt: skip
 SOME_REFUSED = Mix(refused=0.3, pause_seconds=0.15)
 
@@ -110,11 +110,7 @@ def _services() -> list[Fault]:
                 quick=service in {"kafka", "mariadb"},
             ),
             Fault(name=f"{service} killed", inject=partial(injections.stop_after_a_kill, service=service)),
-            Fault(
-                name=f"{service} frozen",
-                inject=partial(injections.freeze, service=service),
-                quick=service == "smtp_sink",
-            ),
+            Fault(name=f"{service} frozen", inject=partial(injections.freeze, service=service)),
         ]
     found += [
         Fault(name=f"{service} restarted, twice", inject=partial(injections.restart, service=service))
@@ -192,7 +188,7 @@ def _smtp_connections() -> list[Fault]:
         *commands,
         *content,
         Fault(name="SMTP: partitioned", inject=partial(injections.partition, proxy="smtp")),
-        Fault(name="SMTP: connections refused", inject=partial(injections.refuse, proxy="smtp")),
+        Fault(name="SMTP: connections refused", inject=partial(injections.refuse, proxy="smtp"), quick=True),
         Fault(name="SMTP: every answer two seconds late", inject=late),
     ]
 

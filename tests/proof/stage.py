@@ -1,6 +1,7 @@
 """Where the faults happen: all processes of the product on real services, with a proxy in front of each database and the mail server."""
 
 import contextlib
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -104,6 +105,7 @@ class Stage:
         if kill:
             process.kill()
         else:
+            wait_until(lambda: handles_sigterm(process.popen.pid), 30, f"{name} has its signal handlers")
             code = process.terminate()
             assert code == 0, f"{name} ended with {code}: {process.log[-1500:]}"
 
@@ -179,6 +181,15 @@ class Stage:
                 break
             time.sleep(0.25)
         return time.monotonic() - began
+
+
+def handles_sigterm(pid: int) -> bool:
+    """Whether the process has come so far that SIGTERM does not simply end it; from SigCgt of /proc."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, mask = line.partition(":")
+        if name == "SigCgt":
+            return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
+    return False
 
 
 def has_crashed(process: RunningProcess) -> bool:
