@@ -6,7 +6,7 @@ BIN := .venv/bin
 COMPOSE := $(shell command -v docker-compose || echo docker compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format types check compose test test-fast prove demo services lock
+.PHONY: help setup lint format types check compose guarantees test test-fast prove mutations demo services lock
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ compose: ## Is docker-compose.yml valid, with throw-away values for the secrets 
 	awk '/^[A-Z_]+=$$/ { $$0 = $$0 "throw-away" } 1' .env.example > "$$file"; \
 	$(COMPOSE) -f docker-compose.yml --env-file "$$file" config -q
 
+guarantees: ## Does docs/guarantees.md say which test shows which fault, and has each fault one?
+	@$(PYTHON3) manage_scripts/fault_table.py --check
+
 test: ## All tests, against real servers
 	$(PYTHON3) manage_scripts/test.py
 
@@ -53,6 +56,9 @@ test-fast: ## The unit tests only
 
 prove: ## The guarantees under some twenty faults, in a few minutes; PROVE=--full for all of them
 	$(PYTHON3) manage_scripts/prove.py $(or $(PROVE),--quick)
+
+mutations: ## Break each rule of delivery, and see a test turn red
+	$(PYTHON3) manage_scripts/mutations.py
 
 demo: ## NotifyX on embedded parts: nothing to install, nothing to configure
 	$(PYTHON3) manage_scripts/demo.py

@@ -12,6 +12,7 @@ PRODUCER = "email-service"
 CONSUMER_GROUP = "email-service"
 DEAD_LETTER_TOPIC = topics.EMAIL_DEAD_LETTERS
 INVARIANTS = "email_project.emails.invariants.INVARIANTS"
+STEPS = "email_project.emails.invariants.STEPS"
 PRUNE_RULES = "email_project.emails.retention.PRUNE_RULES"
 DEAD_LETTER_REPLAYER = "email_project.emails.replay.MailReplayer"
 OUTBOX_UNPUBLISHABLE = "email_project.emails.unpublishable.report_events"

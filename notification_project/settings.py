@@ -15,6 +15,7 @@ PRODUCER = "notification-service"
 CONSUMER_GROUP = "notification-service"
 DEAD_LETTER_TOPIC = topics.NOTIFICATION_DEAD_LETTERS
 INVARIANTS = "notification_project.notifications.invariants.INVARIANTS"
+STEPS = "notification_project.notifications.invariants.STEPS"
 PRUNE_RULES = "notification_project.notifications.retention.PRUNE_RULES"
 DEAD_LETTER_REPLAYER = "notification_project.notifications.replay.NotificationReplayer"
 OUTBOX_UNPUBLISHABLE = "notification_project.notifications.unpublishable.fail_notifications"

@@ -1,15 +1,25 @@
+from datetime import datetime
 from typing import ClassVar
 
+from django.conf import settings
 from django.contrib import admin
 from django.utils.safestring import SafeString
 
-from shared_events.outbox.admin import ReadOnlyAdmin, attempts_as_table
+from shared_events.dead_letters.replay import Order
+from shared_events.dead_letters.resolving import Resolution, ResolvingAdmin
+from shared_events.outbox.admin import attempts_as_table
+from shared_events.outbox.wakeup import WakeUp
 
 from .models import SentEmail
+from .resolution import resolve_at_once
+
+_wake_up = WakeUp(settings.REDIS_URL, settings.PRODUCER)
 
 
 @admin.register(SentEmail)
-class SentEmailAdmin(ReadOnlyAdmin):
+class SentEmailAdmin(ResolvingAdmin):
+    change_permission = "emails.change_sentemail"
+    resolved_word = "resolved"
     list_display = (
         "id",
         "status_badge",
@@ -63,3 +73,12 @@ class SentEmailAdmin(ReadOnlyAdmin):
     @admin.display(description="attempts")
     def attempts_table(self, mail: SentEmail) -> SafeString:
         return attempts_as_table(mail.attempts)
+
+    def uncertain_since(self, mail: SentEmail) -> datetime | None:
+        return mail.uncertain_since
+
+    def resolve_row(self, mail: SentEmail, resolution: Resolution, order: Order) -> None:
+        resolve_at_once(mail, resolution.value, reason=order.reason, operator=order.operator)
+
+    def done(self) -> None:
+        _wake_up.ring()

@@ -67,8 +67,15 @@ class Delivery:
         self.leased_until = claimed.leased_until
         self.status_version = claimed.status_version
         self.retry_count = claimed.retry_count
+        self.generation = claimed.generation
         self.possible_duplicates = claimed.possible_duplicates
         self.attempts = claimed.attempts
+
+    def withdraw(self) -> bool:
+        """Keeps DATA from beginning from now on; False where it has begun."""
+        with self.gate:
+            self.withdrawn = True
+            return not self.in_data
 
     @property
     def next_attempt(self) -> int:

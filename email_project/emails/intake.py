@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from shared_events.contracts.events import (
     AnyStatus,
     EmailNotificationCreated,
     EmailResolutionRequested,
+    EmailStatusKnown,
     UnreadableEventError,
     decode,
     now,
@@ -29,12 +31,16 @@ from shared_events.runtime.crash_points import CrashPoint, reach
 
 from .delivery import Delivery
 from .message import message_id_for
-from .models import SentEmail
+from .models import RESTORED_PHASE, Restore, SentEmail
+from .recall import recall
 from .reports import report_of
 from .resolution import resolve
 
 RACES = 3
 DUE: dict[str, Any] = {"due_at": Now()}
+EXPECTED = (EmailNotificationCreated, EmailResolutionRequested, EmailStatusKnown)
+CLOCK_SKEW = timedelta(minutes=1)
+"""So much may the clocks differ that say when a notification was accepted and when this database was restored."""
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +54,7 @@ class _Batch:
     letters: list[DeadLetter]
     records: dict[UUID, Record]
     resolutions: list[EmailResolutionRequested]
+    recalled: list[EmailStatusKnown]
 
 
 class Pool(Protocol):
@@ -87,6 +94,16 @@ class Intake:
         self._ring = ring
         self._too_old_after = timedelta(days=settings.SENT_EMAILS_RETENTION_DAYS / 2)
 
+    @cached_property
+    def restore(self) -> Restore | None:
+        """The last restore of this database. Read once: workers are started after it."""
+        restore: Restore | None = Restore.objects.order_by("pk").last()
+        return restore
+
+    @property
+    def _floor(self) -> int:
+        return self.restore.floor if self.restore else 0
+
     def handle(self, records: Sequence[Record]) -> None:
         """Commits the effect of each record, or its dead letter. Raises the database's errors."""
         batch = self._read(records)
@@ -100,10 +117,10 @@ class Intake:
                     raise
 
     def _read(self, records: Sequence[Record]) -> _Batch:
-        batch = _Batch({}, set(), [], {}, [])
+        batch = _Batch({}, set(), [], {}, [], [])
         for record in records:
             try:
-                event = decode(record.value, expected=(EmailNotificationCreated, EmailResolutionRequested))
+                event = decode(record.value, expected=EXPECTED)
             except UnreadableEventError as error:
                 log.error(
                     "record cannot be read",
@@ -124,6 +141,9 @@ class Intake:
             if isinstance(event, EmailResolutionRequested):
                 batch.resolutions.append(event)
                 continue
+            if isinstance(event, EmailStatusKnown):
+                batch.recalled.append(event)
+                continue
             batch.wanted.setdefault(event.notification_id, event)
             batch.records.setdefault(event.notification_id, record)
             if record.publication > 1:
@@ -143,12 +163,20 @@ class Intake:
                 for event in batch.wanted.values()
                 if event.notification_id not in known and self._is_too_old(event)
             }
-            fresh = [event for key, event in batch.wanted.items() if key not in known and key not in too_old]
+            unsure = {
+                key
+                for key, event in batch.wanted.items()
+                if key not in known and key not in too_old and self._may_be_forgotten(event, batch.records[key])
+            }
+            held_ids = too_old | unsure
+            fresh = [event for key, event in batch.wanted.items() if key not in known and key not in held_ids]
             room = self._sender.room()
             mails = [self._row(event, self._lease(event) if index < room else DUE) for index, event in enumerate(fresh)]
-            held = [self._row(batch.wanted[key], too_old_state()) for key in too_old]
+            held = [self._row(batch.wanted[key], held_state("unknown", self._floor)) for key in too_old]
+            held += [self._row(batch.wanted[key], held_state(RESTORED_PHASE, self._floor)) for key in unsure]
             SentEmail.objects.bulk_create([*mails, *held])
             reports = [*self._answers(known & batch.published_again), *(report_of(mail) for mail in held)]
+            reports += recall(batch.recalled) if batch.recalled else []
             reports += resolve(batch.resolutions) if batch.resolutions else []
             OutboxEvent.objects.bulk_create([OutboxEvent.of(report, topics.NOTIFICATION_STATUS) for report in reports])
             letters = [*batch.letters, *(self._too_old_letter(batch.records[key], key) for key in too_old)]
@@ -160,11 +188,20 @@ class Intake:
             self._sender.claim_soon()
         if reports or letters:
             self._ring()
-        log.info("records taken in", new=len(mails), known=len(known), dead_letters=len(letters))
+        log.info("records taken in", new=len(mails), known=len(known), held=len(held), dead_letters=len(letters))
 
     def _is_too_old(self, event: EmailNotificationCreated) -> bool:
         """Older than half of the retention, an unknown id may have been sent and pruned."""
         return now() - max(event.created_at, event.send_after or event.created_at) > self._too_old_after
+
+    def _may_be_forgotten(self, event: EmailNotificationCreated, record: Record) -> bool:
+        """Whether an unknown id may have been taken in, and sent, before this database was restored from a backup without it.
+
+        What was only waiting in Kafka was not: it comes for the first time, from where nothing was consumed yet.
+        """
+        if self.restore is None or event.created_at >= self.restore.restored_at + CLOCK_SKEW:
+            return False
+        return record.publication > 1 or self.restore.may_have_been_consumed(record.partition, record.offset)
 
     def _lease(self, event: EmailNotificationCreated) -> dict[str, Any]:
         """Leased by this process with its insert, and marked unless it is to be held when uncertain."""
@@ -194,7 +231,7 @@ class Intake:
             message=event.message,
             html=event.html,
             reply_to=event.reply_to,
-            **state,
+            **{"status_version": self._floor, **state},
         )
 
     def _answers(self, known: set[UUID]) -> list[AnyStatus]:
@@ -208,12 +245,13 @@ class Intake:
         return letter
 
 
-def too_old_state() -> dict[str, Any]:
-    """UNCERTAIN from the first: it may have been sent and its row deleted since, so only an operator can say."""
+def held_state(phase: str, floor: int) -> dict[str, Any]:
+    """UNCERTAIN from the first: it may have been sent and its row be gone since, so only an operator can say."""
     return {
         "due_at": None,
         "status": SentEmail.Status.UNCERTAIN,
-        "status_version": 1,
-        "uncertain_phase": "unknown",
+        "status_version": floor + 1,
+        "generation": floor,
+        "uncertain_phase": phase,
         "uncertain_since": now(),
     }

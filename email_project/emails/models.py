@@ -8,6 +8,9 @@ from django.db.models.functions import Now
 
 from shared_events.outbox.claim import claim_due, in_seconds
 
+RESTORED_PHASE = "restored"
+"""`uncertain_phase` of a mail that may have been sent between a backup and its restore."""
+
 
 class SentEmailQuerySet(models.QuerySet["SentEmail"]):
     def held_by(self, token: int, ids: Collection[UUID]) -> Self:
@@ -120,3 +123,26 @@ class SentEmail(models.Model):
         return claim_due(
             cls, cls.CLAIM_FIELDS, batch=batch, lease_seconds=lease_seconds, token=token, data_started_at=marked
         )
+
+
+class Restore(models.Model):
+    """That this database was restored from a backup, and from where on its words count again. Only the last one matters."""
+
+    restored_at = models.DateTimeField(help_text="By the database's clock")
+    floor = models.PositiveIntegerField(
+        help_text="Versions and generations from here on are above all that were reported before"
+    )
+    consumed = models.JSONField(
+        help_text="Partition of the events' topic → offset below which records may have been taken in before"
+    )
+
+    objects: ClassVar[Any] = models.Manager()
+
+    class Meta:
+        db_table = "restores"
+
+    def __str__(self) -> str:
+        return f"restore {self.pk} at {self.restored_at}"
+
+    def may_have_been_consumed(self, partition: int, offset: int) -> bool:
+        return offset < int(self.consumed.get(str(partition), 0))

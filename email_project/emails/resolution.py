@@ -8,8 +8,10 @@ from django.conf import settings
 from django.db.models import F
 from django.db.models.functions import Now
 
-from shared_events.contracts.events import AnyStatus, EmailReplayed, EmailResolutionRequested
-from shared_events.dead_letters.models import DeadLetter, record_dead_letters
+from shared_events.contracts.events import AnyStatus, EmailReplayed, EmailResolutionRequested, new_id, now
+from shared_events.contracts.topics import NOTIFICATION_STATUS
+from shared_events.dead_letters.models import AuditEntry, DeadLetter, record_dead_letters
+from shared_events.outbox.models import OutboxEvent
 
 from .delivery import Delivery
 from .models import SentEmail
@@ -39,6 +41,29 @@ def resolve(requests: Sequence[EmailResolutionRequested]) -> list[AnyStatus]:
             log.info("uncertain mail resolved", notification_id=str(mail.pk), resolution=request.resolution)
         reports.append(_report(request, mail))
     return reports
+
+
+def resolve_at_once(mail: SentEmail, resolution: str, *, reason: str, operator: str) -> None:
+    """Does what the event would do, with its report and its audit entry; belongs into a transaction of the caller's."""
+    request = EmailResolutionRequested(
+        event_id=new_id(),
+        notification_id=mail.pk,
+        occurred_at=now(),
+        producer=settings.PRODUCER,
+        resolution=resolution,  # type: ignore[arg-type]
+        reason=reason,
+        operator=operator,
+        generation=mail.generation,
+    )
+    reports = resolve([request])
+    OutboxEvent.objects.bulk_create([OutboxEvent.of(report, NOTIFICATION_STATUS) for report in reports])
+    AuditEntry.objects.create(
+        action=AuditEntry.Action.RESOLVE,
+        operator=operator[:150],
+        subject_id=mail.pk,
+        reason=reason[:500],
+        detail=resolution,
+    )
 
 
 def _apply(request: EmailResolutionRequested, mail: SentEmail) -> bool:

@@ -9,19 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
 import structlog
 from django.db import close_old_connections, connection
-from django.utils import timezone
 
 from shared_events.outbox.claim import POISON_CRASHES, new_lease_token
 from shared_events.runtime.backoff import LoopBackoff
 from shared_events.runtime.breaker import CircuitBreaker
 from shared_events.runtime.database import fresh_connections, is_passing
 
+from .clock import DatabaseClock
 from .delivery import Delivery, DeliveryDefectError, NotBegunError, Result
 from .message import render
 from .models import SentEmail
@@ -37,7 +36,6 @@ SETTLE_EVERY_SECONDS = 0.02
 IDLE_CONNECTION_SECONDS = 30.0
 CONFIGURATION_HOLD_SECONDS = 15.0
 FINAL_SETTLE_SECONDS = 10.0
-CLOCK_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -78,8 +76,7 @@ class EmailSender:
         self._more_due = True
         self._polled_at = 0.0
         self._renewed_at = time.monotonic()
-        self._clock_offset_seconds = 0.0
-        self._clock_read_at = -CLOCK_SECONDS
+        self._clock = DatabaseClock()
         self._stopping = False
         self._threads = [
             threading.Thread(target=self._speak, name=f"smtp-{n}", daemon=True) for n in range(options.connections)
@@ -115,7 +112,7 @@ class EmailSender:
 
         Blocks up to `wait_seconds` for something to do.
         """
-        self._read_clock()
+        self._clock.read()
         self._collect(min(wait_seconds, self.lease_seconds / 4))
         settled = self._settle()
         self._raise_defect()
@@ -165,20 +162,8 @@ class EmailSender:
         self._settle()
         self._renew()
 
-    def _read_clock(self) -> None:
-        # Deadlines are judged by the database's clock, which all workers share; it is read once a minute.
-        if time.monotonic() - self._clock_read_at < CLOCK_SECONDS:
-            return
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT UTC_TIMESTAMP(6)"
-                if connection.vendor == "mysql"
-                else "SELECT STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW')"
-            )
-            value = cursor.fetchone()[0]
-        instant = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-        self._clock_offset_seconds = (instant.replace(tzinfo=UTC) - timezone.now()).total_seconds()
-        self._clock_read_at = time.monotonic()
+    def _result(self, delivery: Delivery, outcome: Outcome | None, *, host: str = "") -> Result:
+        return Result(delivery=delivery, outcome=outcome, host=host, at=self._clock.now())
 
     def _collect(self, wait_seconds: float) -> None:
         """Fills `_unsettled` from the inbox: up to SETTLE_BATCH, or for SETTLE_EVERY_SECONDS, or until nothing is in flight.
@@ -206,7 +191,10 @@ class EmailSender:
             timeout = deadline - time.monotonic() if self._unsettled and in_flight else 0.0
 
     def _note(self, result: Result) -> None:
-        self._unsettled[result.delivery.id] = result  # an answer that came after all replaces "unanswered"
+        known = self._unsettled.get(result.delivery.id)
+        is_sent = result.outcome is not None and result.outcome.kind is Kind.SENT
+        if known is None or known.outcome is not FOUND_MARKED or is_sent:
+            self._unsettled[result.delivery.id] = result  # an answer that came after all replaces "unanswered"
 
     def _settle(self) -> int:
         if not self._unsettled or time.monotonic() < self._settle_again_at:
@@ -269,12 +257,14 @@ class EmailSender:
         own = self._held.get(delivery.id)
         if own is not None:  # our own lease had run out: it goes on, from where others left the row meanwhile
             own.take_over(delivery)
+            if delivery.found_marked and delivery.on_uncertain == SentEmail.OnUncertain.HOLD and own.withdraw():
+                self._note(self._result(own, FOUND_MARKED))  # another one's mark: it may be sent
             return
         self._held[delivery.id] = delivery
         if delivery.found_marked:
-            self._note(Result(delivery=delivery, outcome=FOUND_MARKED, host=""))
+            self._note(self._result(delivery, FOUND_MARKED))
         elif delivery.crashes >= POISON_CRASHES:
-            self._note(Result(delivery=delivery, outcome=POISON, host=""))
+            self._note(self._result(delivery, POISON))
         else:
             self._ready.put(delivery)
 
@@ -287,22 +277,25 @@ class EmailSender:
         return False
 
     def _withdraw_ready(self) -> None:
+        """Takes back what no thread has begun. A probe stays: its circuit waits for its word, and nobody else would ask."""
+        probes = 0
         while True:
             try:
-                delivery = self._ready.get_nowait()
+                work = self._ready.get_nowait()
             except queue.Empty:
-                return
-            if isinstance(delivery, Delivery):
-                self._note(Result(delivery=delivery, outcome=None, host=""))
+                break
+            if isinstance(work, Delivery):
+                self._note(self._result(work, None))
+            probes += work is _PROBE
+        if probes:
+            self._ready.put(_PROBE)
 
     def _withdraw_in_flight(self) -> None:
         for delivery in list(self._held.values()):
             if delivery.id in self._unsettled:
                 continue
-            with delivery.gate:
-                delivery.withdrawn = True
-                outcome = UNANSWERED_AT_STOP if delivery.in_data else None
-            self._note(Result(delivery=delivery, outcome=outcome, host=self._server.host))
+            outcome = None if delivery.withdraw() else UNANSWERED_AT_STOP
+            self._note(self._result(delivery, outcome, host=self._server.host))
 
     # The threads' side
 
@@ -326,7 +319,7 @@ class EmailSender:
             if work is _END:
                 return
             if isinstance(work, Delivery):
-                self._inbox.put(Result(delivery=work, outcome=self._deliver_surely(smtp, work), host=self._server.host))
+                self._inbox.put(self._result(work, self._deliver_surely(smtp, work), host=self._server.host))
             else:
                 self._probe(smtp)
 
@@ -368,8 +361,7 @@ class EmailSender:
 
     def _before_data(self, delivery: Delivery) -> None:
         """The last check before DATA: the lease, the deadline, an orderly stop; and the mark of a `hold` mail."""
-        now = timezone.now().timestamp() + self._clock_offset_seconds
-        if delivery.send_before is not None and delivery.send_before.timestamp() <= now:
+        if delivery.send_before is not None and delivery.send_before <= self._clock.now():
             raise NotBegunError(EXPIRED)
         if delivery.on_uncertain == SentEmail.OnUncertain.HOLD and not self._mark(delivery):
             raise NotBegunError(None)
@@ -380,7 +372,7 @@ class EmailSender:
 
     def _mark(self, delivery: Delivery) -> bool:
         try:
-            close_old_connections()
+            fresh_connections()
             return bool(SentEmail.objects.held_by(self.token, [delivery.id]).mark())
         except Exception as error:
             if not is_passing(error):

@@ -11,7 +11,7 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F
-from django.db.models.functions import Greatest, Now
+from django.db.models.functions import Now
 
 from shared_events.contracts import topics
 from shared_events.contracts.events import (
@@ -22,7 +22,6 @@ from shared_events.contracts.events import (
     EmailSent,
     EmailUncertain,
     Failure,
-    now,
 )
 from shared_events.dead_letters.models import DeadLetter, record_dead_letters
 from shared_events.outbox.bulk import per_row
@@ -31,7 +30,7 @@ from shared_events.outbox.models import OutboxEvent
 from shared_events.runtime.backoff import row_wait_seconds
 from shared_events.runtime.crash_points import CrashPoint, reach
 
-from .delivery import ATTEMPTS_KEPT, Delivery, Result
+from .delivery import ATTEMPTS_KEPT, Result
 from .models import SentEmail
 from .outcomes import Kind, Outcome
 from .reports import envelope, uncertain_of
@@ -113,7 +112,7 @@ def decide(result: Result, policy: DeliveryPolicy) -> Decision:
         exhausted = Failure(failure_class="exhausted", code=outcome.code, detail=outcome.reply)
         return Decision(result=result, transition=Transition.FAIL, failure=exhausted)
     return Decision(
-        result=result, transition=Transition.RETRY, wait_seconds=_retry_wait_seconds(delivery, outcome, policy)
+        result=result, transition=Transition.RETRY, wait_seconds=_retry_wait_seconds(result, outcome, policy)
     )
 
 
@@ -146,14 +145,15 @@ def _decide_uncertain(result: Result, policy: DeliveryPolicy) -> Decision:
     return Decision(result=result, transition=Transition.RESEND, wait_seconds=wait_seconds)
 
 
-def _retry_wait_seconds(delivery: Delivery, outcome: Outcome, policy: DeliveryPolicy) -> float:
+def _retry_wait_seconds(result: Result, outcome: Outcome, policy: DeliveryPolicy) -> float:
+    delivery = result.delivery
     wait_seconds = policy.wait_seconds(delivery.retry_count + 1)
     if outcome.hint_seconds is not None:
         wait_seconds = max(wait_seconds, min(outcome.hint_seconds, policy.retry_max_seconds))
     if outcome.greylisted and not any(attempt.enhanced_code == "4.7.1" for attempt in delivery.attempts):
         wait_seconds = max(wait_seconds, GREYLIST_SECONDS)
     if delivery.send_before is not None:  # so that "expired" is said when it is true, and not an hour later
-        wait_seconds = min(wait_seconds, max(0.0, (delivery.send_before - now()).total_seconds()))
+        wait_seconds = min(wait_seconds, max(0.0, (delivery.send_before - result.at).total_seconds()))
     return wait_seconds
 
 
@@ -191,15 +191,19 @@ def _write_what_is_held(decisions: Sequence[Decision], token: int) -> int:
 
 
 def _write_late_acceptance(result: Result) -> None:
-    """A 250 is a fact: it is written over whatever another owner made of the row, and each 250 beyond the first is a copy."""
+    """A 250 is a fact: it is written over whatever another owner made of the row.
+
+    Every other attempt that was accepted, may have been, or may just be, counts as a copy. What was announced is not taken back.
+    """
     mail = SentEmail.objects.select_for_update().filter(pk=result.delivery.id).first()
     if mail is None:
         return
-    known = msgspec.convert(mail.attempts, list[Attempt])
-    mine = msgspec.structs.replace(result.attempt(), n=known[-1].n + 1 if known else 1)
-    attempts = [*known, mine][-ATTEMPTS_KEPT:]
-    copies = sum(attempt.outcome == Kind.SENT for attempt in attempts) - 1
-    possible_duplicates = max(mail.possible_duplicates, copies)
+    attempts = _with_acceptance(msgspec.convert(mail.attempts, list[Attempt]), result.attempt())
+    perhaps_sent = sum(attempt.outcome in (Kind.SENT, Kind.UNCERTAIN) for attempt in attempts)
+    if mail.status in SentEmail.OPEN and mail.data_started_at is not None:
+        # Another owner's mark: that one loses its lease now, so what it is answered may never be written.
+        perhaps_sent += 1
+    possible_duplicates = max(mail.possible_duplicates, perhaps_sent - 1)
     sent_at = min(mail.sent_at or result.at, result.at)
     SentEmail.objects.filter(pk=mail.pk).update(
         status=SentEmail.Status.SENT,
@@ -211,7 +215,7 @@ def _write_late_acceptance(result: Result) -> None:
         sent_at=sent_at,
         settled_at=Now(),
         attempts=msgspec.to_builtins(attempts),
-        possible_duplicates=Greatest(F("possible_duplicates"), possible_duplicates),
+        possible_duplicates=possible_duplicates,
     )
     report = EmailSent(
         **envelope(mail.pk, mail.status_version + 1),
@@ -221,6 +225,15 @@ def _write_late_acceptance(result: Result) -> None:
         sent_at=sent_at,
     )
     OutboxEvent.objects.bulk_create([OutboxEvent.of(report, topics.NOTIFICATION_STATUS)])
+
+
+def _with_acceptance(known: list[Attempt], accepted: Attempt) -> list[Attempt]:
+    """The attempt takes the place of what another owner, who found it unanswered, wrote of it; otherwise it is the last."""
+    for index, attempt in enumerate(known):
+        if attempt.n == accepted.n and attempt.outcome == Kind.UNCERTAIN:
+            return [*known[:index], accepted, *known[index + 1 :]]
+    last = msgspec.structs.replace(accepted, n=known[-1].n + 1 if known else 1)
+    return [*known, last][-ATTEMPTS_KEPT:]
 
 
 def _write(decisions: Sequence[Decision], token: int) -> None:
@@ -317,7 +330,7 @@ def _report(decision: Decision) -> AnyStatus:
         return EmailUncertain(
             **common, uncertain=uncertain_of(result.outcome.phase, result.at, result.host, delivery.message_id)
         )
-    return EmailDeferred(**common, next_attempt_at=now() + timedelta(seconds=decision.wait_seconds))
+    return EmailDeferred(**common, next_attempt_at=result.at + timedelta(seconds=decision.wait_seconds))
 
 
 def _dead_letter(decision: Decision) -> DeadLetter:

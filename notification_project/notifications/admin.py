@@ -1,5 +1,7 @@
+from datetime import datetime
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -7,14 +9,22 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 
+from shared_events.dead_letters.replay import Order
+from shared_events.dead_letters.resolving import Resolution, ResolvingAdmin
 from shared_events.outbox.admin import ReadOnlyAdmin, attempts_as_table
+from shared_events.outbox.wakeup import WakeUp
 
 from .authentication import TooManyKeysError, create_key
 from .models import ApiClient, ApiKey, Notification
+from .resolution import request_on_its_way, request_resolution
+
+_wake_up = WakeUp(settings.REDIS_URL, settings.PRODUCER)
 
 
 @admin.register(Notification)
-class NotificationAdmin(ReadOnlyAdmin):
+class NotificationAdmin(ResolvingAdmin):
+    change_permission = "notifications.change_notification"
+    resolved_word = "requested of the e-mail service"
     list_display = (
         "id",
         "status_badge",
@@ -52,6 +62,22 @@ class NotificationAdmin(ReadOnlyAdmin):
     @admin.display(description="attempts")
     def attempts_table(self, notification: Notification) -> SafeString:
         return attempts_as_table(notification.attempts)
+
+    def uncertain_since(self, notification: Notification) -> datetime | None:
+        since = (notification.uncertain or {}).get("since")
+        return datetime.fromisoformat(since) if since else None
+
+    def what_is_seen(self, notification: Notification) -> str:
+        return f"{notification.generation} {self.already_said(notification)}"
+
+    def already_said(self, notification: Notification) -> str:
+        return request_on_its_way(notification)
+
+    def resolve_row(self, notification: Notification, resolution: Resolution, order: Order) -> None:
+        request_resolution(notification, resolution.value, reason=order.reason, operator=order.operator)
+
+    def done(self) -> None:
+        _wake_up.ring()
 
 
 @admin.register(ApiClient)

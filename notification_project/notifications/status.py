@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -10,6 +11,8 @@ import msgspec
 import structlog
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.db.models.functions import Greatest
 
 from shared_events.contracts.events import (
     AnyStatus,
@@ -28,29 +31,40 @@ from shared_events.outbox.bulk import per_row
 from shared_events.runtime.crash_points import CrashPoint, reach
 
 from .models import A_DAY_SECONDS, Notification
+from .recall import Known, is_forgotten, remind
 
 Status = Notification.Status
 RACES = 3
+RESTORED_PHASE = "restored"
+"""Of an uncertain mail whose row is older than what was reported of it."""
 
 log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Of each notification the report that weighs most, its record, and the newest one, which shows what the e-mail service has now."""
+
+    best: dict[UUID, AnyStatus]
+    sources: dict[UUID, Record]
+    latest: dict[UUID, AnyStatus]
+    letters: list[DeadLetter]
+
+
 def handle(records: Sequence[Record]) -> None:
     """Commits the effect of each status event, or its dead letter. Raises the database's errors."""
-    best, sources, letters = _read(records)
+    batch = _read(records)
     for race in range(RACES):
         try:
-            _store(best, sources, letters)
+            _store(batch)
             return
         except IntegrityError:  # another consumer stored the same dead letter meanwhile: look again
             if race == RACES - 1:
                 raise
 
 
-def _read(records: Sequence[Record]) -> tuple[dict[UUID, AnyStatus], dict[UUID, Record], list[DeadLetter]]:
-    best: dict[UUID, AnyStatus] = {}
-    sources: dict[UUID, Record] = {}
-    letters = []
+def _read(records: Sequence[Record]) -> _Batch:
+    batch = _Batch({}, {}, {}, [])
     for record in records:
         try:
             event = decode(record.value, expected=(StatusEvent,))
@@ -62,49 +76,54 @@ def _read(records: Sequence[Record]) -> tuple[dict[UUID, AnyStatus], dict[UUID, 
                 offset=record.offset,
                 cause=error.letter_class,
             )
-            letters.append(
+            batch.letters.append(
                 DeadLetter.of_record(
                     record, letter_class=error.letter_class, cause=error.cause, notification_id=error.notification_id
                 )
             )
             continue
-        if event.notification_id not in best or _rank(event) > _rank(best[event.notification_id]):
-            best[event.notification_id] = event
-            sources[event.notification_id] = record
-    return best, sources, letters
+        key = event.notification_id
+        if key not in batch.best or _rank(event) > _rank(batch.best[key]):
+            batch.best[key], batch.sources[key] = event, record
+        if key not in batch.latest or event.status_version > batch.latest[key].status_version:
+            batch.latest[key] = event
+    return batch
 
 
 def _rank(event: AnyStatus) -> tuple[bool, int]:
     return isinstance(event, EmailSent), event.status_version
 
 
-def _store(best: dict[UUID, AnyStatus], sources: dict[UUID, Record], letters: Sequence[DeadLetter]) -> None:
+def _store(batch: _Batch) -> None:
     with transaction.atomic():
         known = {
-            row[0]: row
-            for row in Notification.objects.filter(pk__in=list(best))
+            row[0]: Known._make(row)
+            for row in Notification.objects.filter(pk__in=list(batch.best))
             .order_by("pk")
             .select_for_update()
-            .values_list("pk", "status", "status_version")
+            .values_list("pk", "status", "status_version", "generation", "possible_duplicates")
         }
         groups: dict[tuple[str, int], dict[UUID, AnyStatus]] = defaultdict(dict)
-        for key, event in best.items():
-            if key in known and _is_news(event, known[key][1], known[key][2]):
+        for key, event in batch.best.items():
+            if key in known and _is_news(event, known[key]):
                 groups[status_of(event), event.status_version][key] = event
         for (status, version), events in groups.items():
             Notification.objects.filter(pk__in=list(events)).merge(status, version, _values(status, events))
+        forgotten = [key for key in known if is_forgotten(known[key], batch.best[key], batch.latest[key])]
+        if forgotten:
+            remind(forgotten)
         orphans = [
             DeadLetter.of_record(
-                sources[key],
+                batch.sources[key],
                 letter_class="orphan_status",
                 cause="no such notification: a restored backup, perhaps",
                 notification_id=key,
             )
-            for key in best
+            for key in batch.best
             if key not in known
         ]
         recorded = record_dead_letters(
-            [*letters, *orphans], topic=settings.DEAD_LETTER_TOPIC, producer=settings.PRODUCER
+            [*batch.letters, *orphans], topic=settings.DEAD_LETTER_TOPIC, producer=settings.PRODUCER
         )
         reach(CrashPoint.STATUS_UNCOMMITTED)
     reach(CrashPoint.STATUS_COMMITTED)
@@ -113,10 +132,12 @@ def _store(best: dict[UUID, AnyStatus], sources: dict[UUID, Record], letters: Se
     )
 
 
-def _is_news(event: AnyStatus, status: str, version: int) -> bool:
+def _is_news(event: AnyStatus, known: Known) -> bool:
+    is_newer = event.status_version > known.status_version
     if isinstance(event, EmailSent):
-        return status != Status.SENT or event.status_version > version
-    return status != Status.SENT and event.status_version > version
+        return is_newer or known.status != Status.SENT
+    # A new word of a past generation is a restored database's: it is answered and not believed.
+    return is_newer and known.status != Status.SENT and event.generation >= known.generation
 
 
 def status_of(event: AnyStatus) -> str:
@@ -132,7 +153,7 @@ def _values(status: str, events: dict[UUID, AnyStatus]) -> dict[str, Any]:
     values: dict[str, Any] = {
         "reconciled": 0,
         "generation": _each("generation", {key: event.generation for key, event in events.items()}),
-        "attempts": _each("attempts", {key: msgspec.to_builtins(event.attempts) for key, event in events.items()}),
+        "attempts": _each("attempts", {key: _attempts(event) for key, event in events.items()}),
         "possible_duplicates": _each(
             "possible_duplicates", {key: event.possible_duplicates for key, event in events.items()}
         ),
@@ -140,6 +161,7 @@ def _values(status: str, events: dict[UUID, AnyStatus]) -> dict[str, Any]:
     for name in ("possible_duplicates", "generation"):  # mostly 0 in all: then no expression for each row
         if len({getattr(event, name) for event in events.values()}) == 1:
             values[name] = getattr(next(iter(events.values())), name)
+    values["possible_duplicates"] = Greatest(F("possible_duplicates"), values["possible_duplicates"])
     if status == Status.SENT:
         sent = {key: event.sent_at for key, event in events.items() if isinstance(event, EmailSent)}
         return {
@@ -181,6 +203,13 @@ def _values(status: str, events: dict[UUID, AnyStatus]) -> dict[str, Any]:
         "reconcile_at": _each("reconcile_at", {key: instant or now() for key, instant in due.items()}),
         "uncertain": None,
     }
+
+
+def _attempts(event: AnyStatus) -> Any:
+    """Those that the report carries; a mail that was restored knows fewer than were reported before."""
+    if isinstance(event, EmailUncertain) and event.uncertain.phase == RESTORED_PHASE:
+        return F("attempts")
+    return msgspec.to_builtins(event.attempts)
 
 
 def _each(name: str, values: dict[UUID, Any]) -> Any:

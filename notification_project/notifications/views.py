@@ -137,8 +137,8 @@ class NotificationViewSet(GenericViewSet[Notification]):
         """Say of an UNCERTAIN notification that it was delivered, was not, or is to be sent again. UNCERTAIN stands until that is done."""
         serializer = ResolutionRequestSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        notification = self._find(request, pk)
-        request_resolution(notification, **serializer.validated_data, operator=operator_of(request))
+        found = self._find(request, pk)
+        notification = request_resolution(found, **serializer.validated_data, operator=operator_of(request))
         _wake_up.ring()
         return Response(representation(notification), status=202)
 

@@ -80,6 +80,16 @@ class EmailResolutionRequested(Event, frozen=True, kw_only=True, tag="EMAIL_RESO
     generation: int
 
 
+class EmailStatusKnown(Event, frozen=True, kw_only=True, tag="EMAIL_STATUS_KNOWN"):
+    """What the notification service knows of a mail, for an e-mail service that has forgotten some of it: its database was restored."""
+
+    status: Literal["PENDING", "SENT", "FAILED", "UNCERTAIN"]
+    sent_at: Instant | None = None
+    attempts: list[Attempt] = []
+    possible_duplicates: int = 0
+    generation: int = 0
+
+
 class StatusEvent(Event, frozen=True, kw_only=True):
     """What every report on a mail carries: the attempts so far, how many copies beyond one the recipient may have, and the generation.
 
@@ -138,6 +148,7 @@ class DeadLetterRecorded(msgspec.Struct, frozen=True, kw_only=True, tag_field="e
 AnyEvent = (
     EmailNotificationCreated
     | EmailResolutionRequested
+    | EmailStatusKnown
     | EmailSent
     | EmailFailed
     | EmailDeferred
@@ -149,6 +160,7 @@ AnyStatus = EmailSent | EmailFailed | EmailDeferred | EmailUncertain | EmailRepl
 TYPES: Final[dict[str, type[AnyEvent]]] = {
     "EMAIL_NOTIFICATION_CREATED": EmailNotificationCreated,
     "EMAIL_RESOLUTION_REQUESTED": EmailResolutionRequested,
+    "EMAIL_STATUS_KNOWN": EmailStatusKnown,
     "EMAIL_SENT": EmailSent,
     "EMAIL_FAILED": EmailFailed,
     "EMAIL_DEFERRED": EmailDeferred,

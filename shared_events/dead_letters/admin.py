@@ -13,7 +13,8 @@ from .models import AuditEntry, DeadLetter
 from .replay import Order, Verdict, dismiss, judge, replay, replayer_from_settings
 
 SHOWN_CHARACTERS = 20_000
-AT_ONCE = 1_000
+AT_ONCE = 500
+"""Each row has a hidden field, and Django refuses forms of more than a thousand."""
 
 
 @admin.register(DeadLetter)
@@ -137,6 +138,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             "title": verb,
             "opts": self.opts,
             "judged": [(letter, verdicts[letter.pk].label) for letter in letters],
+            "not_shown": queryset.count() - len(letters),
             "question": question,
             "verb": verb,
             "action": action,

@@ -1,10 +1,11 @@
 """What must hold in the tables at any moment, as queries for rows that break it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import models
+from django.db.models import Case, Count, Q, Value, When
 
 from shared_events.outbox.models import OutboxEvent
 
@@ -23,6 +24,22 @@ class Invariant:
         rows = self.broken()
         count = rows.count()
         return count, [str(key) for key in rows.values_list("pk", flat=True)[:SAMPLES]] if count else []
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a row of the service's main table is: a final state, or a step that will take it on. The first that fits is its step."""
+
+    words: str
+    holds: Q
+
+
+def count_by_step(rows: models.QuerySet[Any], steps: Sequence[Step]) -> tuple[list[tuple[str, int]], int]:
+    """How many rows are in each step, in the order of `steps`, and how many are in none: those nobody would ever take on. One query."""
+    whens = [When(step.holds, then=Value(number)) for number, step in enumerate(steps)]
+    in_step = rows.annotate(step=Case(*whens, default=Value(-1), output_field=models.IntegerField()))
+    found = dict(in_step.order_by().values_list("step").annotate(Count("pk")))
+    return [(step.words, found.get(number, 0)) for number, step in enumerate(steps)], found.get(-1, 0)
 
 
 Status = OutboxEvent.Status

@@ -10,12 +10,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from shared_events.contracts.topics import PUBLICATION_HEADER
 from shared_events.runtime.backoff import LoopBackoff
+from shared_events.runtime.breaker import CircuitBreaker
 from shared_events.runtime.crash_points import CrashPoint, reach
 
 POLL_SECONDS = 0.5
 BATCH_BYTES = 4 * 1024 * 1024
 LOG_EVERY_SECONDS = 60.0
 FUSE_RECORDS = 20
+FUSE_MAXIMUM_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +49,12 @@ class DeadLetterWriter(Protocol):
 
 
 class FuseBlownError(RuntimeError):
-    """So many records in a row made the handler fail that the defect is ours: a whole topic must not become dead letters."""
+    """Nothing shows that the records are at fault and not this version of the code: they must not become dead letters."""
+
+
+def fuse_circuit(*, clock: Callable[[], float] = time.monotonic) -> CircuitBreaker:
+    """The loop's fuse, for a status page: open while records are held that the handler fails on."""
+    return CircuitBreaker("fuse", maximum_seconds=FUSE_MAXIMUM_SECONDS, clock=clock)
 
 
 def record_of(message: Message) -> Record:
@@ -71,8 +78,12 @@ class ConsumerLoop:
 
     `handle` raises an error that `is_passing` where it can do neither now: the partitions are paused, polling goes on (so that the
     group keeps its member), and the same records are handed over again. Any other error is pinned to the record that causes it, which
-    goes to `write_dead_letter`; after `fuse_records` of those in a row FuseBlownError ends the loop. `renew` is asked each time and
-    returns another consumer where the topic was made anew: records held back of the old one are dropped with it, as the rest of it was.
+    goes to `write_dead_letter`, but not before this process has handled another one: until then nothing tells a bad record from a bad
+    deploy. After more than `fuse_records` of them in a row (0: no limit, no proof) that has to be shown anew. Meanwhile `fuse` is open,
+    nothing is committed, and the same records are tried again every few seconds, so that a restart gives none of them up either.
+
+    `renew` is asked each time and returns another consumer where the topic was made anew: records held back of the old one are dropped
+    with it, as the rest of it was.
     """
 
     def __init__(
@@ -85,6 +96,7 @@ class ConsumerLoop:
         is_passing: Callable[[BaseException], bool],
         batch_records: int = 500,
         fuse_records: int = FUSE_RECORDS,
+        fuse: CircuitBreaker | None = None,
         renew: Callable[[], Consumer | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -100,6 +112,9 @@ class ConsumerLoop:
         self._pending: list[Record] = []
         self._retry_at = 0.0
         self._backoff = LoopBackoff()
+        self._is_paused = False
+        self._fuse = fuse or fuse_circuit(clock=clock)
+        self._has_handled = fuse_records == 0  # and since the fuse was blown the last time
         self._failed_in_a_row = 0
         self._logged_at = -LOG_EVERY_SECONDS
         self._subscribe()
@@ -108,15 +123,20 @@ class ConsumerLoop:
         """Takes and handles one batch; returns how many records were handled. Blocks up to `poll_seconds` for the first record."""
         self._go_on_with(self._renew())
         self._collect(min(poll_seconds, 0.1) if self._pending else poll_seconds)
-        if not self._pending or self._clock() < self._retry_at:
+        if not self._pending or self._clock() < self._retry_at or not self._fuse.allow():
             return 0
         batch = self._pending
         reach(CrashPoint.RECORDS_TAKEN)
+        failed_before = self._failed_in_a_row
         try:
             self._settle(batch)
+        except FuseBlownError as error:
+            self._hold_for_proof(error)
+            return 0
         except Exception as error:
             if not self._is_passing(error):
                 raise
+            self._failed_in_a_row = failed_before  # the same records are counted when they are handed over again
             self._hold(error)
             return 0
         self._resume(batch)
@@ -134,7 +154,9 @@ class ConsumerLoop:
             return
         self._pending = []
         self._retry_at = 0.0
+        self._is_paused = False
         self._backoff.reset()
+        self._fuse.success()
         self._consumer.close()
         self._consumer = fresh
         self._subscribe()
@@ -145,7 +167,8 @@ class ConsumerLoop:
         taken = size = 0
         timeout = poll_seconds
         # With records held back there is one poll all the same: the group would lose a member that does not poll.
-        room = max(1, self._batch_records - len(self._pending))
+        limit = self._batch_records if self._fuse.is_closed else self._fuse_records + 1
+        room = max(1, limit - len(self._pending))
         while taken < room and size < BATCH_BYTES:
             message = self._consumer.poll(timeout)
             if message is None:
@@ -163,29 +186,45 @@ class ConsumerLoop:
     def _settle(self, batch: Sequence[Record]) -> None:
         try:
             self._handle(batch)
-            self._failed_in_a_row = 0
+            self._note_handled()
         except Exception as error:
             if self._is_passing(error):
                 raise
-            log.exception("a batch could not be handled: its records are tried one by one", records=len(batch))
-            for record in batch:
-                self._settle_alone(record)
+            if self._fuse.is_closed:
+                log.exception("a batch could not be handled: its records are tried one by one", records=len(batch))
+            for record, failure in self._failures(batch):
+                self._write_dead_letter(record, letter_class="handler_error", cause=type(failure).__name__)
         self._commit(batch)
 
-    def _settle_alone(self, record: Record) -> None:
-        try:
-            self._handle([record])
-            self._failed_in_a_row = 0
-        except Exception as error:
-            if self._is_passing(error):
-                raise
-            self._failed_in_a_row += 1
-            if self._failed_in_a_row > self._fuse_records:
-                raise FuseBlownError(
-                    f"{self._failed_in_a_row} records in a row could not be handled, the last one at {record.topic}/{record.partition} "
-                    f"offset {record.offset} ({type(error).__name__}): stopped before more become dead letters"
-                ) from error
-            self._write_dead_letter(record, letter_class="handler_error", cause=type(error).__name__)
+    def _failures(self, batch: Sequence[Record]) -> list[tuple[Record, Exception]]:
+        """Handles each record alone and returns those that are at fault with their errors. FuseBlownError where the code may be."""
+        failures: list[tuple[Record, Exception]] = []
+        for record in batch:
+            try:
+                self._handle([record])
+                self._note_handled()
+            except Exception as error:
+                if self._is_passing(error):
+                    raise
+                failures.append((record, error))
+                self._failed_in_a_row += 1
+                if 0 < self._fuse_records < self._failed_in_a_row:
+                    raise self._blown(failures) from error
+        if failures and not self._has_handled:
+            raise self._blown(failures)
+        return failures
+
+    def _note_handled(self) -> None:
+        self._has_handled = True
+        self._failed_in_a_row = 0
+
+    def _blown(self, failures: Sequence[tuple[Record, Exception]]) -> FuseBlownError:
+        record, error = failures[0]
+        return FuseBlownError(
+            f"records of {record.topic} cannot be handled and are held, {len(failures)} so far, the first at partition {record.partition} "
+            f"offset {record.offset} ({type(error).__name__}): deploy a version that can; or, where the records are at fault, set "
+            "CONSUMER_FUSE_RECORDS=0 until they are dead letters"
+        )
 
     def _commit(self, batch: Sequence[Record]) -> None:
         # Asynchronously: a broker that is away must not block the loop, and what stays uncommitted is delivered again and known by its id.
@@ -202,25 +241,40 @@ class ConsumerLoop:
     def _hold(self, error: BaseException) -> None:
         wait_seconds = self._backoff.next_wait_seconds()
         self._retry_at = self._clock() + wait_seconds
-        self._consumer.pause(self._consumer.assignment())
+        self._pause()
         log.warning(
             "records are held", records=len(self._pending), error=str(error), wait_seconds=round(wait_seconds, 2)
         )
 
+    def _hold_for_proof(self, error: FuseBlownError) -> None:
+        self._fuse.failure(str(error))
+        if self._failed_in_a_row > self._fuse_records:
+            self._pause()  # else more is taken meanwhile: one that can be handled shows that the others are at fault
+        self._has_handled = False
+        self._failed_in_a_row = 0
+
+    def _pause(self) -> None:
+        self._is_paused = True
+        self._consumer.pause(self._consumer.assignment())
+
     def _resume(self, batch: list[Record]) -> None:
         self._pending = []
+        self._retry_at = 0.0
         self._backoff.reset()
-        if self._retry_at:
-            self._retry_at = 0.0
+        self._fuse.success()
+        if self._is_paused:
+            self._is_paused = False
             self._consumer.resume(self._consumer.assignment())
             log.warning("records go on", records=len(batch))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if self._retry_at:
+        if self._is_paused:
             # One that comes back would still be paused, and where nothing is pending nothing would resume it.
             consumer.resume(partitions)
         gone = {(partition.topic, partition.partition) for partition in partitions}
         self._pending = [record for record in self._pending if (record.topic, record.partition) not in gone]
+        if not self._pending:
+            self._fuse.success()
 
     def _note(self, error: KafkaError) -> None:
         if error.fatal():

@@ -71,6 +71,8 @@ _CONFIGURATION_FAULTS = frozenset(
     }
 )
 
+_REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001
+
 
 def report_of(error: KafkaError | None) -> Report:
     """Only "no error" is an acknowledgement: timed out or purged records may or may not be there, and are published again."""
@@ -95,6 +97,7 @@ class RecordProducer:
         self._timeout_seconds = message_timeout_seconds
         self._producer: Producer | None = None
         self._broken = False
+        self._refusal = ""  # why no broker lets this client in, until one did
         self._logged_at = -LOG_EVERY_SECONDS
 
     def connect(self) -> None:
@@ -124,14 +127,15 @@ class RecordProducer:
             # After the loss of a cluster's data librdkafka ignores the new, lower leader epochs and never sends again: only a new
             # producer does. Where the broker was merely away a new one costs a connection.
             self._broken = True
-        return reports
+        return self._explained(reports)
 
     def probe(self, topics: Collection[str] = ()) -> str | None:
         """None where a broker answers and knows `topics`, else what is wrong. Blocks up to 3 seconds."""
         try:
             known = self._connected().list_topics(timeout=PROBE_TIMEOUT_SECONDS).topics
         except KafkaException as error:
-            return str(error.args[0].str() if error.args else error)
+            return self._refusal or str(error.args[0].str() if error.args else error)
+        self._refusal = ""
         missing = sorted(set(topics) - {name for name, topic in known.items() if topic.error is None})
         return f"unknown topic {', '.join(missing)}: run create_topics" if missing else None
 
@@ -141,6 +145,15 @@ class RecordProducer:
             self._producer.purge()
             self._flush(self._producer, 1)
             self._producer = None
+
+    def _explained(self, reports: list[Report]) -> list[Report]:
+        """What timed out because no broker let this client in is the configuration's fault."""
+        if any(report.fault is None for report in reports):
+            self._refusal = ""
+        if not self._refusal:
+            return reports
+        refused = Report(Fault.CONFIGURATION, self._refusal)
+        return [refused if report.fault is Fault.DEPENDENCY else report for report in reports]
 
     def _connected(self) -> Producer:
         if self._broken:
@@ -204,6 +217,8 @@ class RecordProducer:
             return len(producer)
 
     def _on_error(self, error: KafkaError) -> None:
+        if error.code() in _REFUSALS and not self._refusal:
+            self._refusal = f"{error.str()}: check KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_… and KAFKA_SSL_CA"
         # librdkafka reports each of its tries to connect, and all those of an outage at once when it is over.
         if time.monotonic() - self._logged_at >= LOG_EVERY_SECONDS:
             self._logged_at = time.monotonic()

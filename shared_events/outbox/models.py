@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.db import models
 from django.db.models import F
-from django.db.models.functions import Now
+from django.db.models.functions import Greatest, Now
 
 from shared_events.contracts.events import AnyEvent, DeadLetterRecorded, encode, now
 
@@ -69,6 +69,12 @@ class OutboxEventQuerySet(models.QuerySet["OutboxEvent"]):
             available_at=Now(),
             lease_token=0,
             crashes=0,
+        )
+
+    def count_as_published(self) -> int:
+        """For what is to be published, and may have been already: it counts as claimed, and its consumer is told that it may know it."""
+        return self.filter(status__in=OutboxEvent.PUBLISHABLE).update(
+            publication=Greatest(F("publication"), 2), claims=Greatest(F("claims"), 1)
         )
 
     def publish_given_up(self) -> int:

@@ -99,7 +99,10 @@ class OutboxRelay:
         self._suspect_topics: set[str] = set()
 
     def run_once(self) -> int:
-        """Publishes one batch and returns how many events it claimed; 0 where none is due or the broker is away (then it claims none)."""
+        """Publishes one batch and returns how many events it claimed; 0 where none is due or the broker is away (then it claims none).
+
+        After an outage the first batch is one event: a broker that answers probes may refuse records all the same.
+        """
         if not self._broker_is_there():
             return 0
         self._producer.connect()
@@ -107,6 +110,7 @@ class OutboxRelay:
         lease_ends_at = time.monotonic() + self._policy.lease_seconds
         claimed = self._without_suspects(token, self._claim(token))
         if not claimed:
+            self._close_circuit()
             return 0
         healthy = [event for event in claimed if event.crashes < POISON_CRASHES]
         reports = self._publish(healthy, lease_ends_at)
@@ -121,7 +125,7 @@ class OutboxRelay:
         rows = claim_due(
             OutboxEvent,
             self.FIELDS,
-            batch=self._policy.batch,
+            batch=self._policy.batch if self._breaker.is_closed else 1,
             lease_seconds=self._policy.lease_seconds,
             token=token,
             claims=F("claims") + 1,
@@ -216,14 +220,13 @@ class OutboxRelay:
         return settled
 
     def _broker_is_there(self) -> bool:
+        """Whether to claim. Where the circuit is open still, it is half open now: what is claimed next decides."""
         if self._breaker.is_closed:
             return True
         if not self._breaker.allow():
             return False
         reason = self._producer.probe(self._suspect_topics)
         if reason is None:
-            self._suspect_topics.clear()
-            self._breaker.success()
             return True
         self._breaker.failure(reason, hold_seconds=CONFIGURATION_HOLD_SECONDS if self._suspect_topics else None)
         return False
@@ -234,8 +237,15 @@ class OutboxRelay:
         for event, report in zip(events, reports, strict=True):
             if report.fault is Fault.CONFIGURATION:
                 self._suspect_topics.add(event.topic)
-                self._breaker.failure(report.reason, hold_seconds=CONFIGURATION_HOLD_SECONDS)
+                reason = f"{event.topic}: {report.reason}"
+                self._breaker.failure(reason, hold_seconds=CONFIGURATION_HOLD_SECONDS)
                 return
         unanswered = next((report for report in reports if report.fault is Fault.DEPENDENCY), None)
         if unanswered is not None:
             self._breaker.failure(unanswered.reason)
+            return
+        self._close_circuit()
+
+    def _close_circuit(self) -> None:
+        self._suspect_topics.clear()
+        self._breaker.success()

@@ -14,7 +14,7 @@ _PASSING = CONNECTION_LOST | {
     LOCK_WAIT_TIMEOUT,
     DEADLOCK,
     1020,  # MariaDB 11: record has changed since last read
-    1021,  # disk full
+    1021, 1114,  # disk full, as the server or InnoDB says it
     1040,  # too many connections
     1053,  # server shutdown in progress
     1158, 1159, 1160, 1161,  # the network, while reading or writing
@@ -23,6 +23,7 @@ _PASSING = CONNECTION_LOST | {
     1203,  # too many connections of this account
     1969, 3024,  # statement time-out
 }  # fmt: skip
+_NO_SPACE = "no space left on device"  # errno 28, under many a number
 _PASSING_SQLITE = ("locked", "busy", "disk i/o error", "unable to open database file", "database or disk is full")
 
 
@@ -52,7 +53,7 @@ def is_passing(error: BaseException) -> bool:
         return False
     number = error_number(error)
     if number is not None:
-        return number in _PASSING
+        return number in _PASSING or _NO_SPACE in str(error).lower()
     return isinstance(error, OperationalError) and any(words in str(error).lower() for words in _PASSING_SQLITE)
 
 

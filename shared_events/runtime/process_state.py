@@ -13,10 +13,14 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from .breaker import CircuitBreaker
-from .models import ProcessState
+from .models import FRESH_SECONDS, ProcessState
 
 WRITE_EVERY_SECONDS = 10.0
 FORGET_AFTER = timedelta(days=1)
+
+
+class WorkersRunError(Exception):
+    """Something is to be done that no worker may run beside."""
 
 
 class StateReport:
@@ -49,3 +53,13 @@ class StateReport:
         """Removes the row at an orderly end. Where the database is away it stays, and is forgotten after a day."""
         with contextlib.suppress(DatabaseError, InterfaceError):
             ProcessState.objects.filter(pk=self._id).delete()
+
+
+def refuse_beside_workers() -> None:
+    """Raises WorkersRunError where a worker of this database wrote its row within the last minute."""
+    alive = list(ProcessState.objects.alive().order_by("pk").values_list("pk", flat=True))
+    if alive:
+        raise WorkersRunError(
+            f"workers wrote to process_state within the last {FRESH_SECONDS} seconds: {', '.join(alive)}. Stop them all and run this "
+            f"again; what was killed, or is in the backup itself, counts as running for {FRESH_SECONDS} seconds"
+        )

@@ -35,6 +35,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 REDIS_URL = environment.redis_url()
 KAFKA = environment.kafka()
 KAFKA_MESSAGE_TIMEOUT_SECONDS = environment.number("KAFKA_MESSAGE_TIMEOUT_SECONDS", 30, minimum=1)
+CONSUMER_FUSE_RECORDS = environment.integer("CONSUMER_FUSE_RECORDS", 20, minimum=0, unit="records")
 
 OUTBOX_POLL_SECONDS = environment.number("OUTBOX_POLL_SECONDS", 1, minimum=0.001)
 OUTBOX_BATCH = environment.integer("OUTBOX_BATCH", 500, unit="rows")

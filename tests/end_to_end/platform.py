@@ -36,7 +36,7 @@ WORKERS = (
 EMAIL_SERVICES = frozenset({"email_migrate", "email_api", "consume_events", "retry_emails", "email_relay_outbox"})
 IDLE_SECONDS = 10
 NOTIFICATION_TABLES = ("idempotency_keys", "notifications", "outbox_events", "dead_letters", "audit_entries")
-EMAIL_TABLES = ("sent_emails", "outbox_events", "dead_letters", "audit_entries")
+EMAIL_TABLES = ("sent_emails", "outbox_events", "dead_letters", "audit_entries", "restores")
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,9 +384,9 @@ class Platform:
 
     def reset(self) -> None:
         """Empties tables, Redis and the sink's dump. Nothing may run."""
-        for table in NOTIFICATION_TABLES:
+        for table in (*NOTIFICATION_TABLES, "process_state"):
             self.sql("notification", f"TRUNCATE {table}")
-        for table in EMAIL_TABLES:
+        for table in (*EMAIL_TABLES, "process_state"):
             self.sql("email", f"TRUNCATE {table}")
         if self.services.smtp_sink.running:
             self.services.smtp_sink.stop()

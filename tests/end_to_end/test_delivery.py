@@ -91,6 +91,7 @@ class TestOneMail:
         assert shown["failure"] == {"class": "recipient", "code": "5.1.1", "detail": "5.1.1 No such user here"}
         assert delivery.received(notification_id) == []
 
+    @pytest.mark.fault(44)
     def test_a_failed_mail_is_a_dead_letter_in_the_table_and_on_its_topic(self, delivery: Delivery) -> None:
         notification_id = delivery.post("nobody@example.com", subject="Kept whole")
         delivery.platform.wait_final(notification_id)
@@ -112,6 +113,7 @@ class TestOneMail:
         assert delivery.platform.count("notification", "outbox_events", "retry_count > 0") == 0
         assert len(delivery.received(notification_id)) == 1
 
+    @pytest.mark.fault(38, 46)
     def test_an_unanswered_final_dot_is_sent_again_as_the_same_mail_and_said(self, delivery: Delivery) -> None:
         notification_id = delivery.post("silent-resend@example.com", on_uncertain="resend")
         shown = delivery.platform.wait_final(notification_id)
@@ -121,6 +123,7 @@ class TestOneMail:
         assert first.data == second.data.replace(b"X-NotifyX-Copy: 1\r\n", b"")
         assert delivery.row("sent_emails", "possible_duplicates, retry_count", notification_id) == (1, 0)
 
+    @pytest.mark.fault(38)
     def test_an_unanswered_final_dot_is_held_where_the_client_asked_for_it(self, delivery: Delivery) -> None:
         notification_id = delivery.post("silent-hold@example.com", on_uncertain="hold")
         wait_until(
@@ -166,6 +169,7 @@ class TestOneMail:
         assert delivery.received(cancelled) == []
         assert delivery.platform.count("email", "sent_emails", "recipient = 'cancelled@example.com'") == 0
 
+    @pytest.mark.fault(49)
     @pytest.mark.parametrize("recipient", ["slow", "full"])
     def test_a_mail_past_its_deadline_is_failed_as_expired(self, delivery: Delivery, recipient: str) -> None:
         notification_id = delivery.post(f"{recipient}@example.com", send_before=in_seconds(1.2))
@@ -187,6 +191,7 @@ class TestOneMail:
         assert delivery.platform.wait_final(notification_id)["status"] == "SENT"
         assert len([mail for mail in delivery.server.received if mail.envelope_to == ["doubled@example.com"]]) == 1
 
+    @pytest.mark.fault(29)
     def test_an_unreadable_record_becomes_a_dead_letter_and_the_next_record_is_delivered(
         self, delivery: Delivery
     ) -> None:

@@ -298,6 +298,7 @@ def test_a_key_is_answered_byte_for_byte_and_never_with_another_body(api: Platfo
     assert (batch.status, "idempotent-replayed" in batch.headers) == (202, False)
 
 
+@pytest.mark.fault(6)
 def test_a_key_that_is_being_executed_is_a_conflict_until_it_is_answered(api: Platform) -> None:
     body, url = BODY | {"recipient": "slow@example.com"}, urlsplit(api.services.databases().notification)
     client_id = api.sql("notification", "SELECT id FROM api_clients WHERE name = 'end-to-end'")[0][0]
@@ -343,6 +344,7 @@ def assert_one_execution(api: Platform, answers: list[Answer], recipient: str) -
     assert api.count("notification", "notifications", f"recipient = '{recipient}'") == 1
 
 
+@pytest.mark.fault(7)
 def test_fifty_requests_with_one_key_make_one_notification_while_redis_forgets(api: Platform) -> None:
     with ThreadPoolExecutor(1) as pool, redis.Redis.from_url(api.services.redis.url()) as cache:
         answers = pool.submit(post_at_once, api, "forgotten", "forgotten@example.com")
@@ -351,6 +353,7 @@ def test_fifty_requests_with_one_key_make_one_notification_while_redis_forgets(a
         assert_one_execution(api, answers.result(), "forgotten@example.com")
 
 
+@pytest.mark.fault(5, 7)
 def test_fifty_requests_with_one_key_make_one_notification_without_redis(api: Platform) -> None:
     api.services.stop("redis")
     try:
@@ -359,6 +362,7 @@ def test_fifty_requests_with_one_key_make_one_notification_without_redis(api: Pl
         api.services.start("redis")
 
 
+@pytest.mark.fault(11)
 def test_a_limit_that_is_used_up_refuses_says_until_when_and_burns_no_key(api: Platform) -> None:
     full = {"notifications": [BODY | {"recipient": "often@example.com"}] * 20}
     wait_until(lambda: "ratelimit" in api.post(BODY | {"recipient": "counted@example.com"}).headers, 30, "Redis counts")
@@ -376,6 +380,7 @@ def test_a_limit_that_is_used_up_refuses_says_until_when_and_burns_no_key(api: P
     assert api.post(BODY | {"recipient": "often@example.com"}, idempotency_key="too-often").status == 202
 
 
+@pytest.mark.fault(16)
 def test_nothing_is_taken_while_the_outbox_is_too_old(api: Platform) -> None:
     old = api.post(BODY | {"recipient": "old@example.com"}).json()["id"]
     age = "UPDATE outbox_events SET due_at = UTC_TIMESTAMP() - INTERVAL %s DAY WHERE aggregate_id = %s"

@@ -38,6 +38,7 @@ def assert_refused_well(traffic: Traffic) -> None:
         assert answer.json()["code"] in {"database-unavailable", "outcome-unknown"}
 
 
+@pytest.mark.fault(30)
 def test_an_outage_of_the_database_is_answered_503_and_loses_nothing_accepted(running: Platform) -> None:
     with Traffic(running) as traffic:
         traffic.wait_until_flowing()
@@ -54,6 +55,7 @@ def test_an_outage_of_the_database_is_answered_503_and_loses_nothing_accepted(ru
     running.assert_all_live()
 
 
+@pytest.mark.fault(4, 30)
 def test_crashes_of_the_database_lose_nothing_accepted(running: Platform) -> None:
     with Traffic(running) as traffic:
         traffic.wait_until_flowing()
@@ -68,6 +70,7 @@ def test_crashes_of_the_database_lose_nothing_accepted(running: Platform) -> Non
     running.assert_all_live()
 
 
+@pytest.mark.fault(30)
 def test_a_frozen_database_loses_nothing_accepted(running: Platform) -> None:
     with Traffic(running) as traffic:
         traffic.wait_until_flowing()

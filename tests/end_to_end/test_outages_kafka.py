@@ -18,6 +18,7 @@ def running(prepared: Platform) -> Iterator[Platform]:
         yield prepared
 
 
+@pytest.mark.fault(16)
 def test_an_outage_of_kafka_delays_and_costs_nothing(running: Platform) -> None:
     with Traffic(running) as traffic:
         traffic.wait_until_flowing()

@@ -20,6 +20,7 @@ def running(prepared: Platform) -> Iterator[Platform]:
         yield prepared
 
 
+@pytest.mark.fault(41)
 def test_an_outage_of_the_smtp_server_delays_and_costs_nothing(running: Platform) -> None:
     with Traffic(running) as traffic:
         traffic.wait_until_flowing()
@@ -37,6 +38,7 @@ def test_an_outage_of_the_smtp_server_delays_and_costs_nothing(running: Platform
     running.assert_all_live()
 
 
+@pytest.mark.fault(7, 24)
 def test_an_outage_of_redis_slows_posts_down_and_changes_no_result(running: Platform) -> None:
     with Traffic(running) as traffic:
         traffic.wait_until_flowing()
@@ -51,6 +53,7 @@ def test_an_outage_of_redis_slows_posts_down_and_changes_no_result(running: Plat
     running.assert_all_live()
 
 
+@pytest.mark.fault(7)
 def test_a_frozen_redis_slows_posts_down_and_changes_no_result(running: Platform) -> None:
     with Traffic(running) as traffic:
         traffic.wait_until_flowing()

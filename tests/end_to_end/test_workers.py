@@ -101,6 +101,7 @@ def orderly(prepared: Platform, server: ScriptedSmtpServer) -> Iterator[Platform
 class TestSigterm:
     """Leases are those of production, a minute: what was not released could not be sent in the time that is waited here."""
 
+    @pytest.mark.fault(25)
     @pytest.mark.parametrize("name", WORKERS)
     def test_a_worker_that_is_told_to_end_releases_its_work_and_nothing_is_lost_or_doubled(
         self, orderly: Platform, server: ScriptedSmtpServer, name: str
@@ -126,6 +127,7 @@ def abrupt(prepared: Platform, server: ScriptedSmtpServer) -> Iterator[Platform]
 
 
 class TestSigkill:
+    @pytest.mark.fault(13, 14, 15, 26, 27, 37)
     @pytest.mark.parametrize("name", WORKERS)
     def test_a_worker_that_is_killed_loses_nothing_and_each_further_copy_is_the_same_mail_and_counted(
         self, abrupt: Platform, server: ScriptedSmtpServer, name: str
@@ -143,6 +145,7 @@ class TestSigkill:
         assert list(abrupt.logs("traceback")) == []
 
 
+@pytest.mark.fault(23)
 def test_two_of_every_worker_share_the_work_without_a_deadlock_and_send_each_mail_once(platform: Platform) -> None:
     platform.start_all()
     platform.start(*WORKERS)

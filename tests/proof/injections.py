@@ -241,7 +241,7 @@ def refuse_some_for_good(scene: Scene) -> None:
     refused = {"rcpt": ["550 5.1.1 No such user"]}
     scene.stage.script(Script(recipients={f"{REFUSED}*": refused}))
     scene.stage.smtp.reset_all()
-    dead = "letter_class = 'recipient'"
+    dead = "class = 'recipient'"
     wait_until(lambda: scene.stage.platform.count("email", "dead_letters", dead) >= 3, 60, "three were refused")
     scene.load.mix.refused = 0.0
     scene.load.wait_for_more(8)

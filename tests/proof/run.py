@@ -71,7 +71,7 @@ def consistency(stage: Stage) -> list[str]:
     found = []
     for project in ("notification_project", "email_project"):
         printed = stage.platform.manage(project, "check_consistency", check=False)
-        if "broken" in printed.lower().split("\n")[-2:][0]:
+        if "BROKEN" in printed or "holds" not in printed:
             found.append(f"{project}:\n{printed}")
     return found
 

@@ -42,6 +42,7 @@ def test_each_outcome_has_its_transition(kind: Kind | None, transition: Transiti
     assert decided(kind).transition is transition
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize("kind", [None, Kind.DEPENDENCY, Kind.CONFIGURATION])
 def test_the_servers_own_faults_consume_nothing_however_often(kind: Kind | None) -> None:
     spent = delivery(retry_count=11, possible_duplicates=10, crashes=19, send_before=ago(hours=1))
@@ -61,6 +62,7 @@ def test_250_is_sent_whatever_came_before() -> None:
     assert decided(Kind.SENT, spent).transition is Transition.SEND
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize("retry_count", range(11))
 def test_refusals_within_the_budget_are_tried_again_after_the_nth_wait(retry_count: int) -> None:
     decision = decided(Kind.RETRY, delivery(retry_count=retry_count))
@@ -69,6 +71,7 @@ def test_refusals_within_the_budget_are_tried_again_after_the_nth_wait(retry_cou
     assert whole / 2 <= decision.wait_seconds <= whole
 
 
+@pytest.mark.fault(43)
 def test_the_last_refusal_is_final_and_says_what_the_server_said() -> None:
     decision = decided(Kind.RETRY, delivery(retry_count=11))
     assert decision.transition is Transition.FAIL
@@ -81,18 +84,21 @@ def test_the_budget_of_refusals_is_not_spent_by_uncertain_attempts() -> None:
     assert decided(Kind.RETRY, delivery(retry_count=0, possible_duplicates=9)).transition is Transition.RETRY
 
 
+@pytest.mark.fault(44)
 def test_a_final_refusal_keeps_its_class_and_code() -> None:
     failure = decided(Kind.FAILED, failure_class="size", code="5.3.4").failure
     assert failure is not None
     assert (failure.failure_class, failure.code) == ("size", "5.3.4")
 
 
+@pytest.mark.fault(43)
 def test_the_servers_hint_is_honoured_up_to_the_maximum() -> None:
     assert decided(Kind.RETRY, hint_seconds=1800.0).wait_seconds == 1800
     assert decided(Kind.RETRY, hint_seconds=86400.0).wait_seconds == 3600
     assert decided(Kind.RETRY, hint_seconds=0.1).wait_seconds >= 2.5
 
 
+@pytest.mark.fault(43)
 def test_the_first_greylisting_waits_five_minutes_whatever_the_maximum() -> None:
     quick = DeliveryPolicy(max_attempts=12, retry_base_seconds=1, retry_max_seconds=2, max_resends=10)
     assert decided(Kind.RETRY, policy=quick, greylisted=True).wait_seconds == GREYLIST_SECONDS == 300
@@ -109,18 +115,21 @@ def test_a_retry_comes_no_later_than_the_deadline() -> None:
     assert 55 < decision.wait_seconds <= 60
 
 
+@pytest.mark.fault(43, 49)
 def test_a_refusal_past_the_deadline_is_expired() -> None:
     failure = decided(Kind.RETRY, delivery(send_before=ago(seconds=1))).failure
     assert failure is not None
     assert (failure.failure_class, failure.code) == ("expired", "expired")
 
 
+@pytest.mark.fault(49)
 def test_what_expired_is_failed() -> None:
     failure = decided(Kind.FAILED, failure_class="expired", code="expired", basic_code=None).failure
     assert failure is not None
     assert (failure.failure_class, failure.code) == ("expired", "expired")
 
 
+@pytest.mark.fault(49)
 def test_what_expired_and_may_have_arrived_before_is_held() -> None:
     mail = delivery(possible_duplicates=1)
     assert decided(Kind.FAILED, mail, failure_class="expired", code="expired").transition is Transition.HOLD

@@ -67,6 +67,7 @@ def test_a_race_that_never_ends_is_no_batch_of_dead_letters(intake: Intake, send
     assert not DeadLetter.objects.exists()
 
 
+@pytest.mark.fault(28)
 def test_two_consumers_of_the_same_records_store_each_once(mariadb: None) -> None:
     events = [created() for _ in range(60)]
     sendings = [Sending(), Sending()]
@@ -91,6 +92,7 @@ def test_two_consumers_of_the_same_records_store_each_once(mariadb: None) -> Non
     assert not reports()
 
 
+@pytest.mark.fault(26)
 def test_a_database_that_goes_away_leaves_nothing_handed_over(intake: Intake, sending: Sending) -> None:
     def act() -> None:
         raise OperationalError(2013, "Lost connection during query")

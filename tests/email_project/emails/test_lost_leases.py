@@ -2,7 +2,9 @@
 
 import logging
 
+import msgspec
 import pytest
+from django.db.models.functions import Now
 
 from email_project.emails.delivery import Delivery
 from email_project.emails.models import SentEmail
@@ -16,6 +18,7 @@ from tests.email_project.senders import state
 pytestmark = pytest.mark.django_db
 Status = SentEmail.Status
 OTHER = 99
+BEING_SENT = {"status": Status.RETRY_PENDING, "data_started_at": Now()}
 
 
 def taken_over(**changes: object) -> Delivery:
@@ -25,6 +28,7 @@ def taken_over(**changes: object) -> Delivery:
     return mail
 
 
+@pytest.mark.fault(47)
 @pytest.mark.parametrize("kind", [kind for kind in (*Kind, None) if kind is not Kind.SENT])
 @pytest.mark.parametrize("status", Status)
 def test_without_the_lease_nothing_changes(kind: Kind | None, status: str) -> None:
@@ -35,6 +39,7 @@ def test_without_the_lease_nothing_changes(kind: Kind | None, status: str) -> No
     assert (OutboxEvent.objects.count(), DeadLetter.objects.count()) == (0, 0)
 
 
+@pytest.mark.fault(39, 47)
 @pytest.mark.parametrize("status", [Status.PROCESSING, Status.RETRY_PENDING, Status.FAILED, Status.UNCERTAIN])
 def test_a_late_250_is_written_over_whatever_another_owner_made_of_it(status: str) -> None:
     mail = taken_over(status=status, status_version=3, attempts=attempts(1), possible_duplicates=1, retry_count=1)
@@ -48,6 +53,7 @@ def test_a_late_250_is_written_over_whatever_another_owner_made_of_it(status: st
     assert (type(report).__name__, report.status_version, report.sent_at) == ("EmailSent", 4, row.sent_at)
 
 
+@pytest.mark.fault(47)
 def test_a_second_250_counts_as_a_copy_and_the_first_time_stays() -> None:
     first_at = ago(hours=1)
     mail = taken_over(
@@ -88,3 +94,69 @@ def test_a_lost_lease_does_not_keep_the_others_from_being_settled(caplog: pytest
     assert [state(mail.id).status for mail in (lost, kept, failed)] == ["PROCESSING", "SENT", "FAILED"]
     assert (len(reports()), DeadLetter.objects.count()) == (2, 1)
     assert [record.msg["notification_id"] for record in caplog.records] == [str(lost.id)]  # type: ignore[index]
+
+
+def found_unanswered(**changes: object) -> Delivery:
+    """A mail that this worker is sending, which another owner found without an outcome and wrote down as uncertain."""
+    found = attempts(1, outcome="uncertain", code=None)
+    return taken_over(**{"attempts": found, "status_version": 1, "data_started_at": None, **changes})
+
+
+@pytest.mark.fault(47)
+@pytest.mark.parametrize(
+    ("others", "announced", "expected"),
+    [
+        ({"status": Status.UNCERTAIN}, 0, 0),  # held: this is the only copy
+        ({"status": Status.FAILED}, 1, 1),  # sent again and refused: what was announced is not taken back
+        ({"status": Status.FAILED}, 0, 0),  # an operator said "not delivered"
+        ({"status": Status.RETRY_PENDING, "lease_token": 0}, 1, 1),  # to be sent again, which is counted already
+        (BEING_SENT, 1, 1),  # which is counted already
+        (BEING_SENT, 0, 1),  # replayed after an operator's "not delivered", and not counted yet
+    ],
+)
+def test_a_late_250_announces_each_copy_there_may_be(others: dict[str, object], announced: int, expected: int) -> None:
+    mail = found_unanswered(possible_duplicates=announced, **others)
+    assert settle([result(mail, Kind.SENT)], TOKEN, POLICY) == 1
+    row = state(mail.id)
+    assert (row.status, row.possible_duplicates, reports()[0].possible_duplicates) == (Status.SENT, expected, expected)
+    assert [(attempt["n"], attempt["outcome"]) for attempt in row.attempts] == [(1, "sent")]
+
+
+@pytest.mark.fault(47)
+@pytest.mark.parametrize("announced", [0, 1])
+def test_a_late_250_beside_another_owners_announces_one_copy_however_that_one_came_to_send(announced: int) -> None:
+    known = [*attempts(1, outcome="uncertain", code=None), {**attempts(1, outcome="sent", code=250)[0], "n": 2}]
+    mail = taken_over(
+        status=Status.SENT, attempts=known, possible_duplicates=announced, data_started_at=None, sent_at=ago(hours=1)
+    )
+    settle([result(mail, Kind.SENT)], TOKEN, POLICY)
+    assert (state(mail.id).possible_duplicates, reports()[0].possible_duplicates) == (1, 1)
+    assert [attempt["outcome"] for attempt in state(mail.id).attempts] == ["sent", "sent"]
+
+
+@pytest.mark.fault(47)
+def test_an_owner_that_was_robbed_amid_data_need_not_say_more_for_its_copy_to_be_announced() -> None:
+    mail = claimed()[0]
+    SentEmail.objects.update(
+        status=Status.RETRY_PENDING, due_at=ago(seconds=1), lease_token=0, crashes=0, data_started_at=None
+    )
+    other = Delivery.of_row(SentEmail.claim(batch=1, lease_seconds=60, token=OTHER)[0], leased_until=1e12)
+    settle([result(mail, Kind.SENT)], TOKEN, POLICY)
+    assert settle([result(other, Kind.UNCERTAIN)], OTHER, POLICY) == 1
+    assert (state(mail.id).status, state(mail.id).possible_duplicates) == (Status.SENT, 1)
+
+
+@pytest.mark.fault(47)
+def test_of_three_attempts_two_late_250s_make_two_copies_and_no_more() -> None:
+    known = [{**attempts(1, outcome="uncertain", code=None)[0], "n": n} for n in (1, 2)]
+    mail = taken_over(status=Status.RETRY_PENDING, attempts=known, possible_duplicates=2, data_started_at=Now())
+    second = msgspec.structs.replace(result(mail, Kind.SENT).attempt(), n=2)
+    settle([result(mail, Kind.SENT)], TOKEN, POLICY)
+    assert state(mail.id).possible_duplicates == 2
+    late = claimed()[0]
+    late.id, late.attempts = mail.id, [msgspec.structs.replace(second, n=1)]
+    settle([result(late, Kind.SENT)], TOKEN, POLICY)
+    assert (state(mail.id).possible_duplicates, [a["outcome"] for a in state(mail.id).attempts]) == (
+        2,
+        ["sent", "sent"],
+    )

@@ -85,6 +85,7 @@ def test_the_envelope_holds_bare_addresses() -> None:
     assert not rendered.needs_smtputf8
 
 
+@pytest.mark.fault(46)
 def test_attempts_differ_only_in_the_copy_header() -> None:
     mail = replace(MAIL, html="<p>Grüße</p>", subject="Grüße")
     first = render(mail).data
@@ -143,6 +144,7 @@ def test_text_comes_before_html() -> None:
     assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("break_", ["\r", "\n", "\r\n", "\0"])
 @pytest.mark.parametrize("field", ["subject", "recipient", "sender", "reply_to", "message_id"])
 @pytest.mark.parametrize("place", ["{}{}Bcc: eve@example.net", "{1}{0}", "{0}{1}"])
@@ -152,6 +154,7 @@ def test_a_line_break_in_a_header_is_refused(field: str, break_: str, place: str
         render(changed(field, value))
 
 
+@pytest.mark.fault(12)
 @given(field=st.sampled_from(["subject", "recipient", "sender", "reply_to"]), value=TEXT)
 def test_no_field_can_add_a_header(field: str, value: str) -> None:
     try:
@@ -175,6 +178,7 @@ def test_unusual_addresses_pass_unchanged(address: str) -> None:
     assert render(replace(MAIL, recipient=address)).envelope_to == address
 
 
+@pytest.mark.fault(12)
 def test_a_host_name_beyond_ascii_is_idna_encoded_everywhere() -> None:
     sender = "no-reply@straße.example"
     mail = replace(MAIL, recipient="ada@bücher.example", sender=sender, message_id=message_id_for(ID, sender))
@@ -187,6 +191,7 @@ def test_a_host_name_beyond_ascii_is_idna_encoded_everywhere() -> None:
     assert parsed(mail)["Message-ID"] == f"<{ID}@xn--strae-oqa.example>"
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("field", ["recipient", "sender", "reply_to"])
 def test_a_local_part_beyond_ascii_needs_smtputf8(field: str) -> None:
     mail = changed(field, "jürgen@bücher.example")

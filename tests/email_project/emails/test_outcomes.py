@@ -17,6 +17,7 @@ def kind_of(phase: Phase, answer: str) -> Kind:
     return classify(refusal(phase, answer)).kind
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize("cause", ["timeout", "reset", "refused", "unreachable", "dns", "tls_handshake", "protocol"])
 @pytest.mark.parametrize("phase", BEFORE_CONTENT)
 def test_silence_before_the_content_is_the_servers_fault(phase: Phase, cause: Cause) -> None:
@@ -24,6 +25,7 @@ def test_silence_before_the_content_is_the_servers_fault(phase: Phase, cause: Ca
     assert (outcome.kind, outcome.code, outcome.basic_code) == (Kind.DEPENDENCY, cause, None)
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize("cause", ["timeout", "reset", "protocol"])
 @pytest.mark.parametrize("phase", [Phase.BODY, Phase.REPLY])
 def test_silence_after_the_content_began_is_uncertain(phase: Phase, cause: Cause) -> None:
@@ -39,11 +41,13 @@ def test_an_answer_is_never_uncertain(phase: Phase, answer: str) -> None:
     assert kind_of(phase, answer) is not Kind.UNCERTAIN
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize("phase", Phase)
 def test_421_is_the_servers_fault_wherever_it_comes(phase: Phase) -> None:
     assert kind_of(phase, "421 4.7.0 Closing") is Kind.DEPENDENCY
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize("phase", [Phase.BANNER, Phase.EHLO])
 @pytest.mark.parametrize("answer", ["450 4.3.2 Busy", "554 5.7.1 No service", "502 What?"])
 def test_a_refusal_before_the_session_is_the_servers_fault(phase: Phase, answer: str) -> None:
@@ -55,6 +59,7 @@ def test_what_the_server_lacks_is_configuration(cause: Cause) -> None:
     assert classify(SmtpFault(phase=Phase.STARTTLS, cause=cause)).kind is Kind.CONFIGURATION
 
 
+@pytest.mark.fault(42)
 @pytest.mark.parametrize(
     ("phase", "answer"),
     [
@@ -77,6 +82,7 @@ def test_a_login_that_fails_for_now_is_the_servers_fault() -> None:
     assert kind_of(Phase.AUTH, "454 4.7.0 Temporary failure") is Kind.DEPENDENCY
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize("phase", OF_THE_MESSAGE)
 @pytest.mark.parametrize(
     "answer", ["450 Busy", "451 4.3.0 Later", "452 4.2.2 Full", "452 Full", "550 4.2.2 Full", "552 4.2.2 Full"]
@@ -86,6 +92,7 @@ def test_a_transient_refusal_is_tried_again(phase: Phase, answer: str) -> None:
     assert (outcome.kind, outcome.failure_class, outcome.greylisted) == (Kind.RETRY, None, False)
 
 
+@pytest.mark.fault(44)
 @pytest.mark.parametrize("phase", OF_THE_MESSAGE)
 @pytest.mark.parametrize(
     ("answer", "failure_class", "code"),
@@ -121,6 +128,7 @@ def test_a_mail_that_needs_smtputf8_fails_for_its_recipient() -> None:
     assert (outcome.kind, outcome.failure_class, outcome.code) == (Kind.FAILED, "recipient", "5.6.7")
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize(
     ("answer", "greylisted"),
     [
@@ -136,6 +144,7 @@ def test_greylisting_is_told_from_other_delays(answer: str, greylisted: bool) ->
     assert classify(refusal(Phase.RCPT, answer)).greylisted is greylisted
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [

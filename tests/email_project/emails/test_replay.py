@@ -1,5 +1,6 @@
 """Replaying dead letters of the e-mail service: judged, guarded, audited."""
 
+import re
 from io import StringIO
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,7 @@ from email_project.emails.models import SentEmail
 from email_project.emails.outcomes import Kind
 from email_project.emails.replay import MailReplayer
 from email_project.emails.settlement import settle
-from shared_events.contracts.events import encode
+from shared_events.contracts.events import encode, new_id
 from shared_events.dead_letters.models import AuditEntry, DeadLetter
 from shared_events.dead_letters.release import ParkedRelease
 from shared_events.dead_letters.replay import Order, Verdict, dismiss, judge, replay
@@ -64,6 +65,7 @@ def test_a_replay_is_audited() -> None:
     )
 
 
+@pytest.mark.fault(57)
 def test_a_second_replay_does_nothing() -> None:
     letter = failed()
     list(replay([letter], MailReplayer(), ORDER))
@@ -73,6 +75,7 @@ def test_a_second_replay_does_nothing() -> None:
     assert mail_of(letter).generation == 1
 
 
+@pytest.mark.fault(58, 59)
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -94,6 +97,7 @@ def test_the_dry_run_says_what_would_happen(changes: dict[str, Any], expected: V
     assert mail_of(letter).status == before
 
 
+@pytest.mark.fault(59)
 def test_a_mail_that_was_deleted_since_is_not_sent_again() -> None:
     letter = failed()
     SentEmail.objects.all().delete()
@@ -113,6 +117,7 @@ def parked(value: bytes, letter_class: str) -> DeadLetter:
     return letter
 
 
+@pytest.mark.fault(62)
 def test_a_parked_record_that_can_be_read_now_is_taken_in() -> None:
     event = created()
     parked(encode(event), "newer_schema")
@@ -121,6 +126,7 @@ def test_a_parked_record_that_can_be_read_now_is_taken_in() -> None:
     assert AuditEntry.objects.get().operator == "release"
 
 
+@pytest.mark.fault(62)
 def test_a_parked_record_that_still_cannot_be_read_stays(caplog: pytest.LogCaptureFixture) -> None:
     letter = parked(encode(created()).replace(b'"schema_version":1', b'"schema_version":9'), "newer_schema")
     assert ParkedRelease().run_once() == 0
@@ -175,3 +181,23 @@ def test_the_admin_asks_first_and_then_replays(admin_user: User) -> None:
     assert page(client, letter.pk, confirmed="yes", reason="the mailbox exists").status_code == 302
     assert mail_of(letter).status == Status.RETRY_PENDING
     assert AuditEntry.objects.get().operator == "staff:admin"
+
+
+def test_a_page_holds_as_many_letters_as_a_form_can_carry_and_says_how_many_more_were_chosen(admin_user: User) -> None:
+    DeadLetter.objects.bulk_create(
+        DeadLetter.of_notification(new_id(), 0, letter_class="policy", cause="550", original=b"{}") for _ in range(503)
+    )
+    client = Client()
+    client.force_login(admin_user)
+    chosen = {"action": "dismiss_letters", "select_across": "1", "_selected_action": "1"}
+    asked = client.post("/admin/dead_letters/deadletter/", chosen)
+    assert b"Only the first 500 are shown and meant; 3 more are chosen." in asked.content
+    ids = re.findall(rb'name="_selected_action" value="([0-9a-f-]+)"', asked.content)
+    fields = {
+        "action": "dismiss_letters",
+        "confirmed": "yes",
+        "reason": "old",
+        "_selected_action": [i.decode() for i in ids],
+    }
+    assert client.post("/admin/dead_letters/deadletter/", fields).status_code == 302
+    assert DeadLetter.objects.filter(dismissed_at=None).count() == 3

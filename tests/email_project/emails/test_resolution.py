@@ -86,6 +86,7 @@ def test_a_mail_that_was_not_delivered_can_be_replayed_later() -> None:
     assert (letter.letter_class, letter.generation, letter.cause) == ("operator", 1, "the recipient said so")
 
 
+@pytest.mark.fault(57)
 def test_a_second_resolution_of_one_generation_changes_nothing_and_is_answered() -> None:
     mail = uncertain()
     handle(request(mail, "delivered"))
@@ -94,6 +95,7 @@ def test_a_second_resolution_of_one_generation_changes_nothing_and_is_answered()
     assert [type(report).__name__ for report in reports()] == ["EmailSent", "EmailSent"]
 
 
+@pytest.mark.fault(57)
 def test_of_two_resolutions_in_one_batch_the_first_holds() -> None:
     mail = uncertain()
     handle(request(mail, "not_delivered"), request(mail, "delivered"))

@@ -45,6 +45,7 @@ def prune() -> None:
     call_command("prune", stdout=StringIO())
 
 
+@pytest.mark.fault(63)
 def test_a_sent_mail_past_its_retention_is_deleted_and_a_young_one_is_not() -> None:
     gone, young = (
         old(Status.SENT),
@@ -55,6 +56,7 @@ def test_a_sent_mail_past_its_retention_is_deleted_and_a_young_one_is_not() -> N
     assert SentEmail.objects.filter(pk=young).exists()
 
 
+@pytest.mark.fault(63)
 @pytest.mark.parametrize("status", [Status.PROCESSING, Status.RETRY_PENDING, Status.UNCERTAIN])
 def test_what_is_not_final_is_never_deleted(status: str) -> None:
     mail = old(status)
@@ -62,6 +64,7 @@ def test_what_is_not_final_is_never_deleted(status: str) -> None:
     assert SentEmail.objects.filter(pk=mail).exists()
 
 
+@pytest.mark.fault(63)
 def test_a_failure_stays_until_its_dead_letter_is_replayed_or_dismissed() -> None:
     mail = old(Status.FAILED)
     letter = letter_of(mail)
@@ -79,6 +82,7 @@ def test_a_mail_that_was_settled_lately_is_kept_whatever_its_age() -> None:
     assert SentEmail.objects.filter(pk=mail).exists()
 
 
+@pytest.mark.fault(63)
 def test_prune_goes_on_over_many_small_batches() -> None:
     for _ in range(7):
         old(Status.SENT)

@@ -66,6 +66,7 @@ def test_handed_over_mails_are_sent_without_a_claim(server: ScriptedSmtpServer, 
     assert (state(event.notification_id).status, state(event.notification_id).possible_duplicates) == (Status.SENT, 0)
 
 
+@pytest.mark.fault(44)
 def test_550_fails_for_good_and_leaves_a_dead_letter(server: ScriptedSmtpServer, start: Start) -> None:
     server.script = Script(recipients={"bad@example.com": {"rcpt": ["550 5.1.1 No such user"]}})
     bad, good = store(recipient="bad@example.com")[0], store()[0]
@@ -76,6 +77,7 @@ def test_550_fails_for_good_and_leaves_a_dead_letter(server: ScriptedSmtpServer,
     assert {type(report).__name__ for report in reports()} == {"EmailFailed", "EmailSent"}
 
 
+@pytest.mark.fault(43)
 def test_451_is_tried_again_and_then_sent(server: ScriptedSmtpServer, start: Start) -> None:
     server.script = Script(steps={"rcpt": [Step(reply="451 4.3.0 Later", times=2)]})
     pk = store()[0]
@@ -87,6 +89,7 @@ def test_451_is_tried_again_and_then_sent(server: ScriptedSmtpServer, start: Sta
     assert names == [("EmailDeferred", 1), ("EmailDeferred", 2), ("EmailSent", 3)]
 
 
+@pytest.mark.fault(44)
 def test_a_refusal_at_the_final_dot_is_a_refusal(server: ScriptedSmtpServer, start: Start) -> None:
     server.script = Script(steps={"reply": [Step(reply="452 4.2.2 Mailbox full", times=1)]})
     pk = store()[0]
@@ -94,6 +97,7 @@ def test_a_refusal_at_the_final_dot_is_a_refusal(server: ScriptedSmtpServer, sta
     assert (status(pk), state(pk).retry_count, state(pk).possible_duplicates) == (Status.SENT, 1, 0)
 
 
+@pytest.mark.fault(43)
 def test_refusals_come_to_an_end(server: ScriptedSmtpServer, start: Start) -> None:
     server.script = Script(steps={"rcpt": ["451 4.3.0 Never"]})
     pk = store()[0]
@@ -103,6 +107,7 @@ def test_refusals_come_to_an_end(server: ScriptedSmtpServer, start: Start) -> No
     assert (status(pk), state(pk).retry_count, state(pk).failure_class) == (Status.FAILED, 3, "exhausted")
 
 
+@pytest.mark.fault(43)
 def test_greylisting_waits_five_minutes(server: ScriptedSmtpServer, start: Start) -> None:
     server.script = Script(steps={"rcpt": ["450 4.7.1 Greylisted"]})
     pk = store()[0]
@@ -110,6 +115,7 @@ def test_greylisting_waits_five_minutes(server: ScriptedSmtpServer, start: Start
     assert SentEmail.objects.filter(due_at__gt=in_seconds(290), due_at__lte=in_seconds(300)).exists()
 
 
+@pytest.mark.fault(38, 46)
 @pytest.mark.parametrize(
     "step", [Step(then="reset"), Step(then="close"), Step(delay_seconds=60)], ids=["reset", "close", "silent"]
 )
@@ -130,6 +136,7 @@ def test_no_answer_to_the_final_dot_is_uncertain_and_sent_again_as_a_marked_copy
     assert names == [("EmailDeferred", 1), ("EmailSent", 1)]
 
 
+@pytest.mark.fault(38)
 def test_a_mail_that_is_to_be_held_when_uncertain_is_never_sent_again(server: ScriptedSmtpServer, start: Start) -> None:
     server.script = Script(recipients={"hold@example.com": {"reply": [Step(then="reset")]}})
     held, other = store(on_uncertain="hold", recipient="hold@example.com")[0], store()[0]
@@ -140,6 +147,7 @@ def test_a_mail_that_is_to_be_held_when_uncertain_is_never_sent_again(server: Sc
     assert {type(report).__name__ for report in reports()} == {"EmailUncertain", "EmailSent"}
 
 
+@pytest.mark.fault(37)
 def test_a_hold_mail_is_marked_right_before_data(server: ScriptedSmtpServer, start: Start) -> None:
     server.script = Script(
         steps={"rcpt": [Step(delay_seconds=0.3, times=1)], "reply": [Step(delay_seconds=0.5, times=1)]}
@@ -161,6 +169,7 @@ def test_a_hold_mail_that_is_refused_before_data_is_never_marked(server: Scripte
     assert (state(pk).data_started_at, outcomes(pk)) == (None, [("rcpt", "retry")])
 
 
+@pytest.mark.fault(37, 39)
 @pytest.mark.parametrize(("on_uncertain", "expected"), [("resend", Status.SENT), ("hold", Status.UNCERTAIN)])
 def test_what_a_dead_worker_left_marked_is_uncertain(
     server: ScriptedSmtpServer, start: Start, on_uncertain: str, expected: str
@@ -179,6 +188,7 @@ def test_what_a_dead_worker_left_marked_is_uncertain(
     assert state(pk).possible_duplicates == (1 if expected == Status.SENT else 0)
 
 
+@pytest.mark.fault(36)
 def test_what_a_dead_worker_left_unmarked_is_sent_and_no_copy_is_counted(
     server: ScriptedSmtpServer, start: Start
 ) -> None:
@@ -187,6 +197,7 @@ def test_what_a_dead_worker_left_unmarked_is_sent_and_no_copy_is_counted(
     assert (status(pk), state(pk).possible_duplicates, len(server.received)) == (Status.SENT, 0, 1)
 
 
+@pytest.mark.fault(37)
 def test_a_mark_that_was_left_behind_survives_another_crash_before_it_is_settled() -> None:
     pk = store(on_uncertain="hold", lease_token=99, crashes=1, data_started_at=ago(minutes=2), due_at=ago(seconds=1))[0]
     found = SentEmail.claim(batch=1, lease_seconds=-1, token=5)
@@ -196,6 +207,7 @@ def test_a_mark_that_was_left_behind_survives_another_crash_before_it_is_settled
     assert again[0][SentEmail.CLAIM_FIELDS.index("data_started_at")] is not None
 
 
+@pytest.mark.fault(50)
 def test_a_mail_that_kills_its_workers_is_poison(server: ScriptedSmtpServer, start: Start) -> None:
     pk = store(on_uncertain="hold", crashes=20)[0]
     start().run_until_settled()
@@ -203,12 +215,14 @@ def test_a_mail_that_kills_its_workers_is_poison(server: ScriptedSmtpServer, sta
     assert DeadLetter.objects.get().letter_class == "poison"
 
 
+@pytest.mark.fault(50)
 def test_a_mail_that_cannot_be_rendered_fails_alone(server: ScriptedSmtpServer, start: Start) -> None:
     bad, good = store(recipient="no address")[0], store()[0]
     start().run_until_settled()
     assert (status(bad), status(good), len(server.received)) == (Status.FAILED, Status.SENT, 1)
 
 
+@pytest.mark.fault(49)
 def test_a_mail_past_its_deadline_expires_unsent(server: ScriptedSmtpServer, start: Start) -> None:
     pk = store(send_before=ago(seconds=1))[0]
     start().run_until_settled()
@@ -216,6 +230,7 @@ def test_a_mail_past_its_deadline_expires_unsent(server: ScriptedSmtpServer, sta
     assert (state(pk).retry_count, server.received) == (0, [])
 
 
+@pytest.mark.fault(49)
 def test_the_deadline_is_judged_last_before_data(server: ScriptedSmtpServer, start: Start) -> None:
     server.script = Script(steps={"rcpt": [Step(delay_seconds=1)]})
     pk = store(send_before=ahead(seconds=0.6))[0]

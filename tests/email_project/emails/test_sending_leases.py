@@ -40,6 +40,7 @@ def test_a_slow_mail_keeps_its_lease(server: ScriptedSmtpServer, start: Start) -
     assert (state(pk).crashes, state(pk).possible_duplicates, len(server.received)) == (0, 0, 1)
 
 
+@pytest.mark.fault(47)
 def test_a_queued_mail_whose_lease_was_lost_is_not_begun(server: ScriptedSmtpServer, start: Start) -> None:
     server.script = Script(steps={"reply": [Step(delay_seconds=1.2, times=1)]})
     first = store()[0]
@@ -64,6 +65,7 @@ def test_a_hold_mail_that_another_worker_took_is_not_begun(server: ScriptedSmtpS
     assert not server.received
 
 
+@pytest.mark.fault(47)
 def test_a_250_after_the_lease_was_lost_is_written_all_the_same(server: ScriptedSmtpServer, start: Start) -> None:
     server.script = Script(steps={"reply": [Step(delay_seconds=0.5)]})
     pk = store()[0]
@@ -74,6 +76,7 @@ def test_a_250_after_the_lease_was_lost_is_written_all_the_same(server: Scripted
     assert (status(pk), state(pk).lease_token, len(reports())) == (Status.SENT, 0, 1)
 
 
+@pytest.mark.fault(47)
 def test_a_refusal_after_the_lease_was_lost_is_not_written(server: ScriptedSmtpServer, start: Start) -> None:
     server.script = Script(steps={"reply": [Step(reply="550 5.7.1 Spam", delay_seconds=0.5)]})
     pk = store()[0]
@@ -112,6 +115,7 @@ def test_a_mail_claimed_again_goes_on_from_where_another_worker_left_it(
     assert [attempt["outcome"] for attempt in state(pk).attempts] == ["retry", "sent"]
 
 
+@pytest.mark.fault(48)
 def test_a_worker_holds_no_more_than_it_can_send_soon(server: ScriptedSmtpServer, start: Start) -> None:
     server.script = Script(steps={"reply": [Step(delay_seconds=60)]})
     store(200)

@@ -38,6 +38,7 @@ def states() -> dict[str, int]:
     return found
 
 
+@pytest.mark.fault(25)
 def test_what_was_not_begun_goes_back_unmarked_and_the_reply_is_waited_for(
     server: ScriptedSmtpServer, start: Start
 ) -> None:
@@ -97,6 +98,7 @@ def test_connections_are_closed_in_order(server: ScriptedSmtpServer, start: Star
     assert not any(thread.is_alive() for thread in sending.sender._threads)
 
 
+@pytest.mark.fault(39)
 def test_an_acknowledged_mail_is_written_though_the_database_is_away_at_first(
     server: ScriptedSmtpServer, start: Start
 ) -> None:

@@ -69,6 +69,7 @@ def test_a_refusal_for_now_is_due_again_and_said_to_be_deferred() -> None:
     assert 20 < (report.next_attempt_at - ago(seconds=0)).total_seconds() <= 45
 
 
+@pytest.mark.fault(38)
 def test_uncertain_is_sent_again_and_counted_apart_from_refusals() -> None:
     row = settle_one(Kind.UNCERTAIN, claimed(retry_count=1, possible_duplicates=2)[0])
     assert (row.status, row.retry_count, row.possible_duplicates) == (Status.RETRY_PENDING, 1, 3)
@@ -78,6 +79,7 @@ def test_uncertain_is_sent_again_and_counted_apart_from_refusals() -> None:
     assert not DeadLetter.objects.exists()
 
 
+@pytest.mark.fault(38)
 def test_uncertain_is_held_where_its_sender_wants_that() -> None:
     row = settle_one(Kind.UNCERTAIN, claimed(on_uncertain="hold")[0], phase=Phase.BODY)
     assert (row.status, row.due_at, row.possible_duplicates) == (Status.UNCERTAIN, None, 0)
@@ -198,6 +200,7 @@ def test_values_do_not_mix_between_rows() -> None:
     assert [(row.failure_code, row.failure_class) for row in rows] == answers
 
 
+@pytest.mark.fault(51)
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("table", ["outbox_events", "dead_letters"])
 def test_row_event_and_dead_letter_are_one_transaction(table: str) -> None:

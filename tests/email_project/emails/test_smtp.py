@@ -88,6 +88,7 @@ def test_an_exception_before_data_leaves_the_connection_usable(
     assert len(server.received) == 1
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize(
     ("phase", "step", "cause"),
     [
@@ -118,6 +119,7 @@ def test_a_connection_reset_at_once_broke_before_the_session(server: ScriptedSmt
     assert (fault.cause, fault.reply) == ("reset", None)
 
 
+@pytest.mark.fault(38)
 def test_only_the_last_reply_has_the_long_limit(server: ScriptedSmtpServer) -> None:
     server.script = Script(steps={"reply": [Step(delay_seconds=1.0)], "mail": [Step(times=1), NEVER]})
     connection = SmtpConnection(settings_of(server, timeout_seconds=0.5))
@@ -168,6 +170,7 @@ def test_a_reply_without_end_is_a_protocol_fault(server: ScriptedSmtpServer, con
     assert (fault.phase, fault.cause) == (Phase.RCPT, "protocol")
 
 
+@pytest.mark.fault(12)
 def test_a_line_break_in_an_address_never_becomes_a_command(
     server: ScriptedSmtpServer, connection: SmtpConnection
 ) -> None:
@@ -182,6 +185,7 @@ def test_a_failed_reset_closes_the_connection(server: ScriptedSmtpServer, connec
     assert not connection.is_open
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize("step", [RESET, CLOSE, Step(reply="421 4.4.2 Idle too long", then="close")])
 def test_a_kept_connection_that_is_dead_at_mail_is_opened_again_once(
     server: ScriptedSmtpServer, connection: SmtpConnection, step: Step
@@ -201,6 +205,7 @@ def test_a_kept_connection_is_opened_again_no_more_than_once(
     assert (fault.phase, fault.reused, len(server.connections)) == (Phase.MAIL, False, 2)
 
 
+@pytest.mark.fault(38, 41)
 @pytest.mark.parametrize("phase", ["rcpt", "data", "reply"])
 def test_a_kept_connection_that_dies_later_is_not_opened_again(
     server: ScriptedSmtpServer, connection: SmtpConnection, phase: str
@@ -270,6 +275,7 @@ def test_a_refused_connection_and_an_unknown_host_are_told_apart(server: Scripte
     assert (fault.phase, fault.cause) == (Phase.CONNECT, "dns")
 
 
+@pytest.mark.fault(40)
 def test_close_says_quit_and_survives_every_answer(server: ScriptedSmtpServer, connection: SmtpConnection) -> None:
     for step in (Step(), RESET, Step(reply="500 No"), Step(reply="x")):
         server.script = Script(steps={"quit": [step]})
@@ -292,6 +298,7 @@ def test_size_is_declared_where_it_is_offered(server: ScriptedSmtpServer, connec
     assert server.connections[1].parameters == [""]
 
 
+@pytest.mark.fault(12)
 def test_a_mail_in_utf8_needs_the_server_to_offer_it(server: ScriptedSmtpServer, connection: SmtpConnection) -> None:
     mail = RenderedMail("a@example.com", "jürgen@example.com", "To: jürgen@example.com\r\n\r\n".encode(), True)
     send(connection, mail)

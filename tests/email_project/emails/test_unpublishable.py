@@ -33,6 +33,7 @@ def test_the_settings_hook_keeps_the_event_and_changes_no_mail() -> None:
     assert kinds == {("EMAIL_SENT", "DEAD_LETTERED"), ("DEAD_LETTER_RECORDED", "PENDING")}
 
 
+@pytest.mark.fault(56)
 def test_the_event_of_a_dead_letter_that_is_given_up_ends_there() -> None:
     mail = claimed()[0]
     settle([result(mail, Kind.FAILED)], TOKEN, POLICY)

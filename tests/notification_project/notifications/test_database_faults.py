@@ -42,6 +42,7 @@ def assert_nothing_stored() -> None:
     assert not any(model.objects.exists() for model in (Notification, OutboxEvent, IdempotencyKey))
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("key", ["abc", None])
 @pytest.mark.parametrize("table", ["notifications", "outbox_events"])
 def test_a_deadlock_is_tried_again_as_a_whole(api: Api, table: str, key: str | None) -> None:
@@ -51,6 +52,7 @@ def test_a_deadlock_is_tried_again_as_a_whole(api: Api, table: str, key: str | N
     assert Notification.objects.count() == OutboxEvent.objects.count() == 1
 
 
+@pytest.mark.fault(9)
 def test_three_deadlocks_are_503(api: Api) -> None:
     with failing(1213, "INSERT INTO") as failed:
         assert_503(api.post(BodyFactory.build(), key="abc"), "database-busy")
@@ -59,6 +61,7 @@ def test_three_deadlocks_are_503(api: Api) -> None:
     assert api.post(BodyFactory.build(), key="abc").status_code == 202
 
 
+@pytest.mark.fault(9)
 def test_a_lock_time_out_with_a_key_is_409_and_without_one_503(api: Api) -> None:
     with failing(1205, "INSERT INTO"):
         with_key = api.post(BodyFactory.build(), key="abc")
@@ -68,6 +71,7 @@ def test_a_lock_time_out_with_a_key_is_409_and_without_one_503(api: Api) -> None
     assert api.post(BodyFactory.build(), key="abc").status_code == 202
 
 
+@pytest.mark.fault(1, 64)
 @pytest.mark.parametrize("error", [2002, 2006, 2013, 1040, 1290, 1021])
 @pytest.mark.parametrize("statement", ["SELECT", "INSERT INTO"])
 def test_a_database_that_is_away_or_full_is_503(api: Api, error: int, statement: str) -> None:
@@ -110,6 +114,7 @@ def connection_lost_in_commit(monkeypatch: pytest.MonkeyPatch, error: int, *, co
         yield
 
 
+@pytest.mark.fault(4)
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("error", LOST)
 @pytest.mark.parametrize("committed", [True, False])
@@ -128,6 +133,7 @@ def test_a_commit_of_unknown_outcome_is_settled_by_the_same_key(
     assert Notification.objects.count() == OutboxEvent.objects.count() == 1
 
 
+@pytest.mark.fault(4)
 @pytest.mark.django_db(transaction=True)
 def test_without_a_key_an_unknown_outcome_tells_to_look_by_client_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     api = new_api()
@@ -143,6 +149,7 @@ def overdue_event(**delta: float) -> OutboxEvent:
     return event
 
 
+@pytest.mark.fault(16)
 def test_an_outbox_that_is_too_old_is_503_for_single_ones_and_batches(api: Api, settings: Settings) -> None:
     overdue_event(seconds=settings.OUTBOX_MAX_AGE_SECONDS + 60)
     for response in (api.post(BodyFactory.build(), key="abc"), api.batch(BodyFactory.build(), key="abc")):

@@ -35,6 +35,7 @@ def at_once(api: Api, many: int, post: Callable[[Api, int], Any]) -> list[Any]:
         return list(pool.map(request, range(many)))
 
 
+@pytest.mark.fault(5, 7)
 @pytest.mark.parametrize("outage", [None, "redis_away"])
 def test_fifty_requests_with_one_key_make_one_notification(request: pytest.FixtureRequest, outage: str | None) -> None:
     if outage:
@@ -51,6 +52,7 @@ def test_fifty_requests_with_one_key_make_one_notification(request: pytest.Fixtu
     assert api.post(body, key="abc").content == accepted[0].content
 
 
+@pytest.mark.fault(6)
 def test_one_of_many_bodies_with_one_key_wins_and_the_others_are_told_so(redis_away: None) -> None:
     api = new_api()
     bodies = [BodyFactory.build(subject=f"subject {n}") for n in range(12)]
@@ -81,6 +83,7 @@ def test_concurrent_requests_never_exceed_the_recipients_limit(settings: Setting
     assert Notification.objects.count() <= 5
 
 
+@pytest.mark.fault(5, 9)
 def test_a_second_request_waits_for_the_first_ones_row_and_is_409_at_the_lock_time_out(redis_away: None) -> None:
     api, body = new_api(), BodyFactory.build()
     key = idempotency.key_of("abc", api.client, "POST", URL)
@@ -96,6 +99,7 @@ def test_a_second_request_waits_for_the_first_ones_row_and_is_409_at_the_lock_ti
     assert api.post(body, key="abc").status_code == 202
 
 
+@pytest.mark.fault(8)
 def test_a_request_whose_mark_has_expired_in_mid_flight_is_still_one_notification() -> None:
     api, body = new_api(), BodyFactory.build()
 

@@ -11,6 +11,7 @@ from tests.notification_project.conftest import Api, forget_redis, pointers
 from tests.notification_project.factories import BodyFactory, ahead
 
 
+@pytest.mark.fault(2)
 def test_a_replay_is_the_stored_answer_byte_for_byte(api: Api) -> None:
     body = BodyFactory.build(metadata={"b": "2", "a": "ä"})
     first = api.post(body, key="abc-123")
@@ -80,6 +81,7 @@ def test_any_visible_ascii_is_a_key(api: Api, key: str) -> None:
     assert api.post(body, HTTP_IDEMPOTENCY_KEY=key)["Idempotent-Replayed"] == "true"
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize("redis_forgets", [False, True])
 def test_the_same_key_with_another_body_is_422(api: Api, redis_forgets: bool) -> None:
     body = BodyFactory.build()

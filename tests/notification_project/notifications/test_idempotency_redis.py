@@ -35,6 +35,7 @@ def test_the_stored_answer_takes_the_marks_place_for_the_keys_life(api: Api) -> 
     assert 86_000 < life_seconds() <= 86_400
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize(
     "body", [BodyFactory.build(subject=""), b"{", BodyFactory.build(send_before=ago(hours=1).isoformat())]
 )
@@ -44,6 +45,7 @@ def test_a_refused_request_leaves_no_mark(api: Api, body: Any) -> None:
     assert not IdempotencyKey.objects.exists()
 
 
+@pytest.mark.fault(1)
 def test_a_crashing_request_leaves_no_mark(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
@@ -57,6 +59,7 @@ def test_a_crashing_request_leaves_no_mark(api: Api, monkeypatch: pytest.MonkeyP
     assert api.post(BodyFactory.build(), key="abc").status_code == 202
 
 
+@pytest.mark.fault(1, 6)
 def test_a_mark_without_a_row_is_409_and_tells_when_to_repeat(api: Api) -> None:
     key = idempotency.key_of("abc", api.client, "POST", "/api/v1/notifications")
     assert key is not None
@@ -68,6 +71,7 @@ def test_a_mark_without_a_row_is_409_and_tells_when_to_repeat(api: Api) -> None:
     assert life_seconds() <= 30
 
 
+@pytest.mark.fault(2, 3)
 def test_a_mark_with_a_row_is_answered_by_the_row(api: Api) -> None:
     body = BodyFactory.build()
     first = api.post(body, key="abc")
@@ -77,6 +81,7 @@ def test_a_mark_with_a_row_is_answered_by_the_row(api: Api) -> None:
     assert (second["Idempotent-Replayed"], second.content) == ("true", first.content)
 
 
+@pytest.mark.fault(62)
 @pytest.mark.parametrize("value", [b"", b"of another version", b"\x93\x01\x02\x03"])
 def test_a_cached_answer_of_another_version_is_answered_by_the_row(api: Api, value: bytes) -> None:
     body = BodyFactory.build()
@@ -86,6 +91,7 @@ def test_a_cached_answer_of_another_version_is_answered_by_the_row(api: Api, val
     assert api.post(body, key="abc").content == first.content
 
 
+@pytest.mark.fault(7)
 def test_a_flush_between_two_requests_makes_no_duplicate(api: Api) -> None:
     body = BodyFactory.build()
     first = api.post(body, key="abc")
@@ -95,6 +101,7 @@ def test_a_flush_between_two_requests_makes_no_duplicate(api: Api) -> None:
     assert Notification.objects.count() == OutboxEvent.objects.count() == 1
 
 
+@pytest.mark.fault(3)
 def test_a_crash_between_commit_and_cache_is_healed_by_the_replay(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     body = BodyFactory.build()
     with monkeypatch.context() as patched:
@@ -107,6 +114,7 @@ def test_a_crash_between_commit_and_cache_is_healed_by_the_replay(api: Api, monk
     assert 0 < life_seconds() <= 86_400
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize("outage", ["redis_away", "silent_redis"])
 def test_without_redis_there_is_no_duplicate_no_5xx_and_no_long_wait(
     api: Api, outage: str, request: pytest.FixtureRequest

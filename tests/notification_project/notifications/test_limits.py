@@ -128,6 +128,7 @@ def test_a_replay_costs_no_quota_and_is_answered_over_the_limit(api: Api, settin
     assert counted("recipient:*") == [1]
 
 
+@pytest.mark.fault(11)
 def test_a_limited_request_burns_no_key(api: Api, settings: Settings) -> None:
     settings.RATE_LIMIT_RECIPIENT = "1/h"
     api.post(BodyFactory.build(recipient=ADA))
@@ -147,6 +148,7 @@ def test_zero_switches_a_limit_off(api: Api, settings: Settings) -> None:
     assert counted("*") == []
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize("outage", ["redis_away", "silent_redis"])
 def test_without_redis_the_limits_are_open(
     api: Api, settings: Settings, outage: str, request: pytest.FixtureRequest

@@ -36,6 +36,7 @@ def silent_since(seconds: float, *, event: str = "PUBLISHED", **fields: Any) -> 
     return row
 
 
+@pytest.mark.fault(33)
 def test_a_published_one_goes_back_to_pending_with_the_next_publication() -> None:
     row = silent_since(AFTER_SECONDS + 5)
     assert reconcile() == 1

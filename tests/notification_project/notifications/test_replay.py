@@ -35,6 +35,7 @@ def test_an_unpublishable_event_is_published_again_and_its_notification_is_pendi
     assert (notification.status, notification.reconcile_at is None) == (Notification.Status.PENDING, False)
 
 
+@pytest.mark.fault(58)
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
@@ -69,6 +70,7 @@ def orphan(notification_id: Any) -> DeadLetter:
     return letter
 
 
+@pytest.mark.fault(52)
 def test_an_orphan_status_is_merged_once_its_notification_is_there() -> None:
     notification = NotificationFactory.create()
     letter = orphan(notification.pk)

@@ -33,6 +33,7 @@ def prune() -> str:
     return out.getvalue()
 
 
+@pytest.mark.fault(63)
 @pytest.mark.parametrize(
     ("status", "kept"),
     [("SENT", False), ("CANCELLED", False), ("FAILED", True), ("PENDING", True), ("UNCERTAIN", True)],
@@ -43,6 +44,7 @@ def test_what_is_final_and_no_failure_is_deleted_past_its_retention(status: str,
     assert Notification.objects.filter(pk=row.pk).exists() is kept
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize(("status", "kept"), [("SENT", False), ("PENDING", True)])
 def test_an_event_is_kept_while_it_may_have_to_be_published_again(status: str, kept: bool) -> None:
     event = OutboxEventFactory.create(id=old_id(), notification=old(status))
@@ -50,6 +52,7 @@ def test_an_event_is_kept_while_it_may_have_to_be_published_again(status: str, k
     assert OutboxEvent.objects.filter(pk=event.pk).exists() is kept
 
 
+@pytest.mark.fault(63)
 @pytest.mark.parametrize("status", ["PENDING", "FAILED", "DEAD_LETTERED"])
 def test_an_event_that_is_not_done_is_never_deleted(status: str) -> None:
     event = OutboxEventFactory.create(id=old_id(), notification=old("SENT"), status=status)
@@ -100,6 +103,7 @@ def test_each_broken_invariant_is_named(fields: dict[str, Any], event: dict[str,
     assert any(line.startswith(sentence) for line in broken_lines())
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize(
     ("name", "value", "identifier"),
     [

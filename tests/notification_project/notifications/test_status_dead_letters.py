@@ -39,6 +39,7 @@ def only_letter() -> Any:
     return letter
 
 
+@pytest.mark.fault(52)
 def test_a_status_of_an_unknown_notification_is_an_orphan() -> None:
     unknown = new_id()
     value = sent(unknown)
@@ -56,6 +57,7 @@ UNREADABLE = {
 }  # fmt: skip
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_what_cannot_be_read_is_kept_whole_as_unreadable(value: bytes | None) -> None:
     status.handle([record(value)])
@@ -76,6 +78,7 @@ def test_a_field_of_a_wrong_type_is_unreadable_and_changes_nothing(fields: dict[
     assert row.status == "PENDING"
 
 
+@pytest.mark.fault(62)
 @pytest.mark.parametrize(
     ("fields", "letter_class"),
     [
@@ -96,6 +99,7 @@ def test_a_request_event_on_the_status_topic_is_of_unknown_type() -> None:
     assert only_letter().letter_class == "unknown_type"
 
 
+@pytest.mark.fault(62)
 def test_an_unknown_field_is_no_fault() -> None:
     row = NotificationFactory.create()
     status.handle([record(changed(sent(row.pk), colour="blue"))])
@@ -103,6 +107,7 @@ def test_an_unknown_field_is_no_fault() -> None:
     assert Notification.objects.get().status == "SENT"
 
 
+@pytest.mark.fault(29)
 def test_one_unreadable_record_stops_none_of_its_batch() -> None:
     rows = NotificationFactory.create_batch(3)
     values = [sent(rows[0].pk), b"{", sent(rows[1].pk), sent(new_id()), sent(rows[2].pk)]
@@ -124,6 +129,7 @@ def test_two_records_of_equal_value_at_other_offsets_are_two_dead_letters() -> N
     assert DeadLetter.objects.count() == 2
 
 
+@pytest.mark.fault(29)
 def test_a_dead_letter_and_the_merge_are_one_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     row = NotificationFactory.create()
 

@@ -92,6 +92,7 @@ def test_what_a_report_carries_is_stored() -> None:
     assert fresh(rows[2]).uncertain["message_id"] == "<a@b>"
 
 
+@pytest.mark.fault(21, 51)
 @pytest.mark.parametrize("deliver", [merge, merge_one_by_one])
 @pytest.mark.parametrize(
     ("versions", "expected"),
@@ -113,6 +114,7 @@ def test_any_order_and_any_grouping_ends_in_the_same_state(deliver: Any, version
             assert row.status_version == expected[1], order
 
 
+@pytest.mark.fault(21, 51)
 def test_sent_wins_over_a_higher_version_and_keeps_that_version() -> None:
     row = NotificationFactory.create(status="FAILED", status_version=5)
     merge(event(EmailSent, row, 2))
@@ -121,6 +123,7 @@ def test_sent_wins_over_a_higher_version_and_keeps_that_version() -> None:
     assert fresh(row).status == "SENT"
 
 
+@pytest.mark.fault(51, 53)
 def test_an_equal_version_changes_nothing() -> None:
     row = NotificationFactory.create(status="FAILED", status_version=2, failure_code="5.1.1", possible_duplicates=1)
     merge(event(EmailDeferred, row, 2, possible_duplicates=7), event(EmailFailed, row, 1))
@@ -135,6 +138,7 @@ def test_a_newer_sent_updates_the_duplicates_of_a_sent_one_and_an_older_does_not
     assert (fresh(row).possible_duplicates, row.status_version) == (1, 3)
 
 
+@pytest.mark.fault(27, 53)
 def test_a_redelivered_batch_changes_nothing() -> None:
     rows = NotificationFactory.create_batch(3)
     events = [event(EmailSent, rows[0], 1), event(EmailFailed, rows[1], 1), event(EmailDeferred, rows[2], 1)]

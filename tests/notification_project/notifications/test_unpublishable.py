@@ -51,6 +51,7 @@ def test_one_that_is_not_pending_any_more_is_left(status: str) -> None:
     assert (row.status, row.failure_class) == (status, "")
 
 
+@pytest.mark.fault(56)
 def test_the_event_of_a_dead_letter_makes_no_dead_letter_and_fails_nothing() -> None:
     row = NotificationFactory.create()
     event = OutboxEventFactory.create(
@@ -60,6 +61,16 @@ def test_the_event_of_a_dead_letter_makes_no_dead_letter_and_fails_nothing() -> 
     row.refresh_from_db()
     assert row.status == "PENDING"
     assert not DeadLetter.objects.exists()
+
+
+@pytest.mark.parametrize("event_type", ["EMAIL_RESOLUTION_REQUESTED", "EMAIL_STATUS_KNOWN"])
+def test_what_is_only_said_about_a_mail_becomes_a_dead_letter_and_fails_nothing(event_type: str) -> None:
+    row = NotificationFactory.create()
+    event = OutboxEventFactory.create(notification=row, event_type=event_type)
+    fail_notifications([(event.pk, "reason")])
+    row.refresh_from_db()
+    assert (row.status, row.reconcile_at is None) == ("PENDING", False)
+    assert DeadLetter.objects.get().notification_id == row.pk
 
 
 def test_a_long_reason_is_cut_to_its_column() -> None:

@@ -54,6 +54,7 @@ def test_an_unknown_field_is_an_error_at_its_pointer(api: Api, name: str, pointe
     assert assert_refused(api, BodyFactory.build(**{name: "x"}), pointer)[pointer] == "unknown-field"
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("name", ["recipient", "subject", "reply_to"])
 @pytest.mark.parametrize("character", ["\r", "\n", "\0", "\r\n", "\x0b", "\x0c", "\x85", "\u2028", "\u2029"])
 def test_line_breaks_and_nul_are_refused_in_header_fields(api: Api, name: str, character: str) -> None:
@@ -62,6 +63,7 @@ def test_line_breaks_and_nul_are_refused_in_header_fields(api: Api, name: str, c
     assert_refused(api, BodyFactory.build(**{name: good + character}), f"/{name}")
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("name", ["message", "html", "client_reference"])
 def test_nul_is_refused_in_every_text(api: Api, name: str) -> None:
     assert_refused(api, BodyFactory.build(**{name: "a\0b"}), f"/{name}")
@@ -91,6 +93,7 @@ def test_an_address_has_at_most_254_characters(api: Api, name: str) -> None:
     assert_refused(api, BodyFactory.build(**{name: address_of(255)}), f"/{name}")
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize(("name", "most"), [("subject", 255), ("client_reference", 128)])
 @pytest.mark.parametrize("character", ["a", "ä", "🎉"])
 def test_texts_are_limited_in_characters(api: Api, name: str, most: int, character: str) -> None:
@@ -98,6 +101,7 @@ def test_texts_are_limited_in_characters(api: Api, name: str, most: int, charact
     assert api.post(BodyFactory.build(**{name: character * most})).json()[name] == character * most
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("name", ["message", "html"])
 @pytest.mark.parametrize("character", ["a", "ä"])
 def test_bodies_are_limited_in_bytes_of_utf_8(api: Api, name: str, character: str) -> None:
@@ -106,6 +110,7 @@ def test_bodies_are_limited_in_bytes_of_utf_8(api: Api, name: str, character: st
     assert api.post(BodyFactory.build(**{name: character * most})).status_code == 202
 
 
+@pytest.mark.fault(10)
 def test_the_encoded_event_has_at_most_900_000_bytes(api: Api) -> None:
     api.post(BodyFactory.build(recipient="ada@example.com", message='"', html='"'))
     frame = len(bytes(OutboxEvent.objects.get().payload)) - 4
@@ -197,6 +202,7 @@ def test_malformed_json_is_400_and_says_so(api: Api, body: bytes) -> None:
     assert not IdempotencyKey.objects.exists()
 
 
+@pytest.mark.fault(11)
 def test_a_refused_key_is_free_for_the_mended_body(api: Api) -> None:
     assert api.post(BodyFactory.build(subject=""), key="again").status_code == 400
     assert api.post(b"{", key="again").status_code == 400

@@ -14,6 +14,7 @@ from shared_events.contracts.events import (
     EmailReplayed,
     EmailResolutionRequested,
     EmailSent,
+    EmailStatusKnown,
     EmailUncertain,
     Failure,
     Uncertain,
@@ -58,6 +59,12 @@ EVENTS: dict[type[AnyEvent], st.SearchStrategy[AnyEvent]] = {
         reason=TEXT,
         operator=TEXT,
         generation=INTEGERS,
+    ),
+    EmailStatusKnown: st.builds(
+        EmailStatusKnown,
+        **STATUS,
+        status=st.sampled_from(["PENDING", "SENT", "FAILED", "UNCERTAIN"]),
+        sent_at=MAYBE_INSTANT,
     ),
     EmailNotificationCreated: st.builds(
         EmailNotificationCreated,

@@ -47,6 +47,7 @@ def refused(value: bytes | None, **options: Any) -> UnreadableEventError:
     return caught.value
 
 
+@pytest.mark.fault(62)
 def test_unknown_fields_are_ignored() -> None:
     event = decode(value_of(later="field", nested={"a": [1, {"b": None}]}))
     assert isinstance(event, EmailNotificationCreated)
@@ -124,6 +125,7 @@ def test_a_malformed_value_is_unreadable(value: bytes | None) -> None:
     assert 0 < len(error.cause) <= 500
 
 
+@pytest.mark.fault(62)
 def test_an_unknown_type_is_filed_as_such_with_its_notification() -> None:
     error = refused(value_of(event_type="EMAIL_TELEPORTED"))
     assert (error.letter_class, error.notification_id) == ("unknown_type", UUID(ID))
@@ -144,6 +146,7 @@ def test_an_expected_base_takes_all_its_types() -> None:
     assert isinstance(decode(value, expected=(StatusEvent,)), EmailSent)
 
 
+@pytest.mark.fault(62)
 @pytest.mark.parametrize("event_type", ["EMAIL_NOTIFICATION_CREATED", "EMAIL_TELEPORTED"])
 def test_a_newer_schema_is_filed_as_such_whatever_else_it_holds(event_type: str) -> None:
     error = refused(value_of(event_type=event_type, schema_version=2, recipient={"mailbox": 1}))

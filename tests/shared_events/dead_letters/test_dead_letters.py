@@ -178,6 +178,7 @@ def test_an_event_that_was_given_up_makes_a_dead_letter_with_its_payload() -> No
     assert OutboxEvent.objects.filter(event_type="DEAD_LETTER_RECORDED").count() == 1
 
 
+@pytest.mark.fault(56)
 def test_the_event_of_a_dead_letter_never_makes_one() -> None:
     record(of_notification())
     assert give_up([OutboxEvent.objects.get().pk]) == {}

@@ -1,14 +1,15 @@
 """What stands on the consumer loop's other side in its tests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from django.db import OperationalError
 
 from shared_events.kafka.consumer import ConsumerLoop, Record
 from tests.shared_events.probes import Clock, wait_until
 
+TOPIC = "events"
 AWAY = OperationalError(2006, "Server has gone away")
 
 
@@ -71,3 +72,65 @@ class Looping:
             return len(self.handler.handled) + len(self.handler.letters) >= count
 
         wait_until(done, seconds=40)
+
+
+class Arrived:
+    """A message as librdkafka hands it over."""
+
+    def __init__(self, partition: int, offset: int) -> None:
+        self._place = partition, offset
+
+    def topic(self) -> str:
+        return TOPIC
+
+    def partition(self) -> int:
+        return self._place[0]
+
+    def offset(self) -> int:
+        return self._place[1]
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1000
+
+    def key(self) -> bytes:
+        return b"key"
+
+    def value(self) -> bytes:
+        return b"%d/%d" % self._place
+
+    def headers(self) -> None:
+        return None
+
+    def error(self) -> KafkaError | None:
+        return None
+
+
+class ScriptedConsumer:
+    """Hands over what its script says; a number in it revokes that partition during the poll."""
+
+    def __init__(self, script: list[Arrived | int | None]) -> None:
+        self.script = script
+        self.committed: list[tuple[int, int]] = []
+        self.calls: list[str] = []
+
+    def subscribe(self, _topics: list[str], *, on_revoke: Callable[..., None], on_lost: Callable[..., None]) -> None:
+        self.on_revoke = on_revoke
+
+    def poll(self, _timeout: float) -> Any:
+        while self.script and isinstance(number := self.script[0], int):
+            self.script.pop(0)
+            self.on_revoke(self, [TopicPartition(TOPIC, number)])
+        return self.script.pop(0) if self.script else None
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        assert asynchronous
+        self.committed += [(place.partition, place.offset) for place in offsets]
+
+    def assignment(self) -> list[TopicPartition]:
+        return []
+
+    def pause(self, _partitions: object) -> None:
+        self.calls.append("pause")
+
+    def resume(self, _partitions: object) -> None:
+        self.calls.append("resume")

@@ -1,47 +1,11 @@
 """Partitions that go while records of theirs are pending, shown with a consumer that moves them at a chosen poll."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 
 from tests.shared_events.probes import Clock
 
-from .handlers import AWAY, Handler, Looping
-
-TOPIC = "events"
-
-
-class Arrived:
-    """A message as librdkafka hands it over."""
-
-    def __init__(self, partition: int, offset: int) -> None:
-        self._place = partition, offset
-
-    def topic(self) -> str:
-        return TOPIC
-
-    def partition(self) -> int:
-        return self._place[0]
-
-    def offset(self) -> int:
-        return self._place[1]
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, 1000
-
-    def key(self) -> bytes:
-        return b"key"
-
-    def value(self) -> bytes:
-        return b"%d/%d" % self._place
-
-    def headers(self) -> None:
-        return None
-
-    def error(self) -> KafkaError | None:
-        return None
+from .handlers import AWAY, TOPIC, Arrived, Handler, Looping, ScriptedConsumer
 
 
 class Failed(Arrived):
@@ -53,41 +17,11 @@ class Failed(Arrived):
         return self._error
 
 
-class ScriptedConsumer:
-    """Hands over what its script says; a number in it revokes that partition during the poll."""
-
-    def __init__(self, script: list[Arrived | int | None]) -> None:
-        self.script = script
-        self.committed: list[tuple[int, int]] = []
-        self.calls: list[str] = []
-
-    def subscribe(self, _topics: list[str], *, on_revoke: Callable[..., None], on_lost: Callable[..., None]) -> None:
-        self.on_revoke = on_revoke
-
-    def poll(self, _timeout: float) -> Any:
-        while self.script and isinstance(number := self.script[0], int):
-            self.script.pop(0)
-            self.on_revoke(self, [TopicPartition(TOPIC, number)])
-        return self.script.pop(0) if self.script else None
-
-    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
-        assert asynchronous
-        self.committed += [(place.partition, place.offset) for place in offsets]
-
-    def assignment(self) -> list[TopicPartition]:
-        return []
-
-    def pause(self, _partitions: object) -> None:
-        self.calls.append("pause")
-
-    def resume(self, _partitions: object) -> None:
-        self.calls.append("resume")
-
-
 def looping(consumer: ScriptedConsumer, handler: Handler) -> Looping:
     return Looping(consumer, TOPIC, handler, clock=Clock())  # type: ignore[arg-type]
 
 
+@pytest.mark.fault(28)
 def test_records_of_a_partition_that_goes_amid_a_batch_are_dropped() -> None:
     consumer = ScriptedConsumer([Arrived(0, 5), Arrived(1, 7), 0, Arrived(1, 8)])
     handler = Handler()
@@ -96,6 +30,7 @@ def test_records_of_a_partition_that_goes_amid_a_batch_are_dropped() -> None:
     assert consumer.committed == [(1, 9)]
 
 
+@pytest.mark.fault(28)
 def test_held_records_of_a_partition_that_goes_are_dropped() -> None:
     consumer = ScriptedConsumer([Arrived(0, 5), Arrived(1, 7), None])
     handler = Handler()
@@ -110,6 +45,7 @@ def test_held_records_of_a_partition_that_goes_are_dropped() -> None:
     assert (consumer.committed, consumer.calls) == ([(1, 8)], ["pause", "resume", "resume"])
 
 
+@pytest.mark.fault(28)
 def test_each_partition_is_committed_up_to_its_last_record() -> None:
     consumer = ScriptedConsumer([Arrived(0, 5), Arrived(1, 7), Arrived(0, 6), Arrived(2, 0)])
     assert looping(consumer, Handler()).loop.run_once() == 4
@@ -130,6 +66,7 @@ def test_a_fatal_error_ends_the_loop() -> None:
         looping(ScriptedConsumer([Failed(fatal)]), Handler()).loop.run_once()
 
 
+@pytest.mark.fault(27, 28)
 def test_a_commit_that_fails_costs_no_record() -> None:
     class Refuses(ScriptedConsumer):
         def commit(self, **_: object) -> None:

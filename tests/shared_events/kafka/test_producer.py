@@ -49,6 +49,7 @@ def test_no_records_need_no_broker(nowhere: Broker) -> None:
     assert nowhere.producer().publish([]) == []
 
 
+@pytest.mark.fault(19)
 def test_a_too_large_record_fails_alone(broker: Broker, topic: str, producer: RecordProducer) -> None:
     too_large = outgoing(topic, b"x" * 1_100_000)
     reports = producer.publish([outgoing(topic, b"1"), too_large, outgoing(topic, b"2"), too_large])
@@ -57,6 +58,7 @@ def test_a_too_large_record_fails_alone(broker: Broker, topic: str, producer: Re
     assert producer.publish([outgoing(topic, b"3")]) == [ACKNOWLEDGED]
 
 
+@pytest.mark.fault(19)
 def test_what_the_broker_finds_too_large_fails_alone(real_broker: Broker) -> None:
     limited = real_broker.new_topic(partitions=1, **{"max.message.bytes": "2000"})
     producer = real_broker.producer()
@@ -68,6 +70,7 @@ def test_what_the_broker_finds_too_large_fails_alone(real_broker: Broker) -> Non
     producer.close()
 
 
+@pytest.mark.fault(19)
 def test_an_unknown_topic_is_the_configurations_fault(real_broker: Broker) -> None:
     known, unknown = real_broker.new_topic(), "test-never-made"
     producer = real_broker.producer()
@@ -100,6 +103,7 @@ def test_a_broker_that_is_away_is_a_dependency_fault_within_the_time_out(nowhere
     producer.close()
 
 
+@pytest.mark.fault(17, 25)
 def test_giving_up_ends_the_wait_and_purges(nowhere: Broker) -> None:
     producer = nowhere.producer(message_timeout_seconds=60)
     began = time.monotonic()
@@ -163,6 +167,7 @@ def test_publishing_refused_records_one_by_one_stays_within_the_time_out(monkeyp
     assert faults(reports) == [Fault.DEPENDENCY] * 8
 
 
+@pytest.mark.fault(17)
 def test_a_broker_that_falls_silent_times_out_and_is_used_again_when_it_is_back(own_mock: Broker) -> None:
     topic = own_mock.new_topic()
     producer = own_mock.producer(message_timeout_seconds=1)
@@ -187,6 +192,7 @@ def test_two_producers_publish_at_the_same_time(broker: Broker, topic: str) -> N
         producer.close()
 
 
+@pytest.mark.fault(17, 19)
 @pytest.mark.parametrize(
     ("code", "fault"),
     [

@@ -51,6 +51,7 @@ def test_a_claim_is_a_lease_with_a_token_and_counts() -> None:
     assert OutboxEvent.objects.filter(due_at__gt=in_seconds(50), due_at__lte=in_seconds(60)).exists()
 
 
+@pytest.mark.fault(13)
 def test_a_lease_that_ran_out_is_claimed_by_the_next() -> None:
     ids = store()
     assert claim(token=1, lease_seconds=-1) == ids
@@ -58,6 +59,7 @@ def test_a_lease_that_ran_out_is_claimed_by_the_next() -> None:
     assert (only().lease_token, only().crashes) == (2, 2)
 
 
+@pytest.mark.fault(20)
 def test_the_former_owner_changes_nothing() -> None:
     ids = store()
     claim(token=1, lease_seconds=-1)
@@ -82,6 +84,7 @@ def test_a_claim_that_finds_nothing_is_one_statement() -> None:
     assert len(sql.statements) == 1
 
 
+@pytest.mark.fault(23)
 @pytest.mark.django_db(transaction=True)
 def test_two_open_claims_share_no_row_and_wait_for_nothing(mariadb: None) -> None:
     store(100)
@@ -102,6 +105,7 @@ def test_two_open_claims_share_no_row_and_wait_for_nothing(mariadb: None) -> Non
     assert not one & other
 
 
+@pytest.mark.fault(23)
 @pytest.mark.django_db(transaction=True)
 def test_the_claim_walks_its_index_without_sorting(mariadb: None) -> None:
     store(300, due_at=None, status=OutboxEvent.Status.PUBLISHED)
@@ -121,6 +125,7 @@ def test_the_claim_walks_its_index_without_sorting(mariadb: None) -> None:
     assert "temporary" not in plan["Extra"]
 
 
+@pytest.mark.fault(22, 23)
 def test_the_claims_query_names_no_other_column() -> None:
     store()
     with counted_sql() as sql:

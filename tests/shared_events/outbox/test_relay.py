@@ -74,6 +74,7 @@ def test_what_is_published_again_says_so_in_a_header() -> None:
     assert producer.published[0].value == producer.published[1].value
 
 
+@pytest.mark.fault(17)
 def test_relay_leaves_an_unacknowledged_event_due() -> None:
     event_id = store(due_at=ago(500), available_at=ago(500), retry_count=2)[0]
     Relaying(ScriptedProducer(lambda _record: AWAY)).relay.run_once()
@@ -105,6 +106,7 @@ def test_an_event_that_failed_is_published_when_it_is_due_again() -> None:
     assert (only().status, only().retry_count, only().last_error) == (Status.PUBLISHED, 3, "")
 
 
+@pytest.mark.fault(19)
 def test_one_events_fault_is_not_its_neighbours() -> None:
     bad, away, good = store(3)
     Relaying(answers(**{str(bad): TOO_LARGE, str(away): AWAY})).relay.run_once()
@@ -112,6 +114,7 @@ def test_one_events_fault_is_not_its_neighbours() -> None:
     assert states == {bad: Status.FAILED, away: Status.PENDING, good: Status.PUBLISHED}
 
 
+@pytest.mark.fault(19)
 def test_the_last_attempt_makes_it_a_dead_letter_and_calls_the_hook() -> None:
     event_id = store(retry_count=9, status=Status.FAILED)[0]
     relaying = Relaying(ScriptedProducer(lambda _record: TOO_LARGE))
@@ -140,6 +143,7 @@ def test_the_hook_runs_in_the_settling_transaction() -> None:
     assert (only().status, len(relaying.given_up)) == (Status.DEAD_LETTERED, 1)
 
 
+@pytest.mark.fault(13)
 def test_a_row_claimed_twenty_times_without_an_outcome_is_poison_and_not_published() -> None:
     poison = store(crashes=20)[0]
     good = store(crashes=19)[0]
@@ -153,6 +157,7 @@ def test_a_row_claimed_twenty_times_without_an_outcome_is_poison_and_not_publish
     assert relaying.given_up == [(poison, "claimed too often without an outcome")]
 
 
+@pytest.mark.fault(13)
 def test_a_row_that_ended_its_worker_twice_is_published_alone() -> None:
     suspects = store(2, crashes=2)
     store(3)
@@ -165,6 +170,7 @@ def test_a_row_that_ended_its_worker_twice_is_published_alone() -> None:
     assert [relay.run_once(), relay.run_once()] == [1, 3]
 
 
+@pytest.mark.fault(9, 15)
 def test_a_settlement_that_fails_in_passing_is_tried_again_and_nothing_is_published_twice() -> None:
     store(2)
     producer = ScriptedProducer()
@@ -200,6 +206,7 @@ class Steals(ScriptedProducer):
         return super().publish(records, give_up=give_up)
 
 
+@pytest.mark.fault(20)
 def test_a_lost_lease_is_counted_and_its_row_left(caplog: pytest.LogCaptureFixture) -> None:
     ids = store(3)
     Relaying(Steals(ids[:2])).relay.run_once()
@@ -210,6 +217,7 @@ def test_a_lost_lease_is_counted_and_its_row_left(caplog: pytest.LogCaptureFixtu
     assert [fields["rows"] for fields in lost] == [2]  # type: ignore[index]
 
 
+@pytest.mark.fault(15)
 def test_a_database_that_goes_away_while_settling_leaves_the_rows_to_the_next_claim() -> None:
     store()
     relaying = Relaying(ScriptedProducer(), lease_seconds=0.3)

@@ -1,17 +1,23 @@
 """The relay and its broker: an outage costs nothing, wrong configuration pauses, and one probe finds out when it is over."""
 
-import pytest
+import json
 
-from shared_events.kafka.producer import ACKNOWLEDGED, OutgoingRecord, Report
+import pytest
+from confluent_kafka import KafkaError
+from django.test import Client
+
+from shared_events.kafka.producer import ACKNOWLEDGED, OutgoingRecord, Report, report_of
 from shared_events.outbox.models import OutboxEvent
+from shared_events.runtime.process_state import StateReport
 from tests.shared_events.probes import counted_sql
 
-from .factories import AWAY, UNKNOWN_TOPIC, Relaying, ScriptedProducer, only, store
+from .factories import AWAY, TOO_LARGE, UNKNOWN_TOPIC, Relaying, ScriptedProducer, only, store
 
 pytestmark = pytest.mark.django_db
 Status = OutboxEvent.Status
 
 
+@pytest.mark.fault(16)
 def test_an_outage_opens_the_circuit_and_nothing_is_claimed_any_more() -> None:
     store(3)
     relaying = Relaying(ScriptedProducer(lambda _record: AWAY))
@@ -56,11 +62,62 @@ def test_a_broker_that_is_back_gets_what_was_waiting() -> None:
     relaying.relay.run_once()
     relaying.producer.answer = lambda _record: ACKNOWLEDGED
     relaying.clock.advance(1)
-    assert relaying.relay.run_once() == 3
+    assert [relaying.relay.run_once() for _ in range(3)] == [1, 2, 0]
     assert relaying.breaker.is_closed
     assert OutboxEvent.objects.filter(status=Status.PUBLISHED).count() == 3
 
 
+@pytest.mark.fault(48)
+def test_a_broker_that_answers_probes_and_takes_nothing_is_asked_with_one_event_at_a_time() -> None:
+    store(200)
+    relaying = Relaying(ScriptedProducer(lambda _record: AWAY))
+    assert relaying.relay.run_once() == 200
+    tried = []
+    for _ in range(6):
+        relaying.clock.advance(15)
+        tried.append(relaying.relay.run_once())
+        assert relaying.relay.run_once() == 0
+    assert tried == [1] * 6
+    assert set(OutboxEvent.objects.values_list("status", "retry_count", "crashes")) == {(Status.PENDING, 0, 0)}
+    relaying.producer.answer = lambda _record: ACKNOWLEDGED
+    relaying.clock.advance(15)
+    assert [relaying.relay.run_once() for _ in range(3)] == [1, 199, 0]
+
+
+@pytest.mark.fault(48)
+def test_an_event_that_fails_half_open_doubles_the_wait() -> None:
+    store(3)
+    relaying = Relaying(ScriptedProducer(lambda _record: AWAY))
+    relaying.relay.run_once()
+    waits = []
+    for _ in range(6):
+        waits.append(relaying.breaker.seconds_until_probe)
+        relaying.clock.advance(waits[-1])
+        assert relaying.relay.run_once() == 1
+    assert waits == [1, 2, 4, 8, 15, 15]
+
+
+def test_a_broker_that_is_back_closes_the_circuit_though_nothing_is_due() -> None:
+    store()
+    relaying = Relaying(ScriptedProducer(lambda _record: AWAY))
+    relaying.relay.run_once()
+    OutboxEvent.objects.all().delete()
+    relaying.clock.advance(1)
+    assert relaying.relay.run_once() == 0
+    assert relaying.breaker.is_closed
+
+
+def test_an_event_at_fault_shows_that_the_broker_is_there() -> None:
+    store(2)
+    relaying = Relaying(ScriptedProducer(lambda _record: AWAY))
+    relaying.relay.run_once()
+    relaying.producer.answer = lambda _record: TOO_LARGE
+    relaying.clock.advance(1)
+    assert relaying.relay.run_once() == 1
+    assert relaying.breaker.is_closed
+
+
+@pytest.mark.fault(19)
 def test_an_unknown_topic_pauses_for_15_seconds_and_burns_nothing() -> None:
     store(3, topic="not-made")
     relaying = Relaying(ScriptedProducer(lambda _record: UNKNOWN_TOPIC))
@@ -98,6 +155,32 @@ def test_one_unknown_topic_does_not_fail_its_neighbours() -> None:
 
     Relaying(ScriptedProducer(answer)).relay.run_once()
     assert dict(OutboxEvent.objects.values_list("pk", "status")) == {missing: Status.PENDING, known: Status.PUBLISHED}
+
+
+@pytest.mark.fault(25)
+@pytest.mark.fault(19)
+def test_a_missing_right_to_write_fails_nothing_is_said_once_a_minute_and_mended_by_itself(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker answers probes: only an event shows that it may not be written."""
+    store(50)
+    refused = report_of(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    relaying = Relaying(ScriptedProducer(lambda _record: refused))
+    tried = [relaying.relay.run_once()]
+    for _ in range(7):
+        relaying.clock.advance(15)
+        tried.append(relaying.relay.run_once())
+    assert tried == [50] + [1] * 7
+    StateReport("relay_outbox", [relaying.breaker]).write()
+    (worker,) = json.loads(client.get("/health/ready").content)["workers"]
+    assert (worker["command"], worker["name"]) == ("relay_outbox", "kafka")
+    assert worker["reason"] == "notification-status-topic: Broker: Topic authorization failed"
+    assert len([line for line in caplog.messages if "circuit open" in line]) == 2
+    assert set(OutboxEvent.objects.values_list("status", "retry_count", "crashes")) == {(Status.PENDING, 0, 0)}
+    relaying.producer.answer = lambda _record: ACKNOWLEDGED
+    relaying.clock.advance(15)
+    assert [relaying.relay.run_once() for _ in range(3)] == [1, 49, 0]
+    assert not relaying.given_up
 
 
 def test_what_a_stop_left_unanswered_says_nothing_about_the_broker() -> None:

@@ -78,6 +78,7 @@ def test_a_stop_ends_the_wait(wake_up: WakeUp) -> None:
         timer.join()
 
 
+@pytest.mark.fault(24)
 def test_without_redis_a_wait_lasts_as_long_as_the_poll(without_redis: WakeUp) -> None:
     assert 0.3 <= waited(without_redis, 0.3) < 5
     assert 0.3 <= waited(without_redis, 0.3) < 5
@@ -91,6 +92,7 @@ def test_without_redis_a_stop_ends_the_wait(without_redis: WakeUp) -> None:
         timer.join()
 
 
+@pytest.mark.fault(24)
 def test_without_redis_a_ring_never_raises_and_costs_nothing_the_second_time(without_redis: WakeUp) -> None:
     without_redis.ring()
     began = time.monotonic()

@@ -1,5 +1,6 @@
 """Waits stay within their bounds, whatever the numbers."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,6 +9,7 @@ from shared_events.runtime.backoff import LoopBackoff, row_wait_seconds
 BASES = st.floats(min_value=0, max_value=1e4)
 
 
+@pytest.mark.fault(43)
 @given(n=st.integers(1, 10**9), base=BASES, maximum=BASES)
 def test_a_row_waits_between_half_and_whole_of_its_wait(n: int, base: float, maximum: float) -> None:
     whole = min(maximum, base * 3.0 ** min(n - 1, 40))
@@ -22,6 +24,7 @@ def test_the_waits_of_a_row_triple() -> None:
         assert whole * 0.8 < wait <= whole
 
 
+@pytest.mark.fault(48)
 def test_rows_that_failed_together_are_spread() -> None:
     waits = {row_wait_seconds(3, base_seconds=5, maximum_seconds=3600) for _ in range(50)}
     assert max(waits) - min(waits) > 5

@@ -105,6 +105,7 @@ def test_a_hold_outweighs_a_shorter_wait(breaker: CircuitBreaker) -> None:
     assert (breaker.seconds_until_probe, breaker.reason) == (15, "wrong password")
 
 
+@pytest.mark.fault(48)
 def test_of_many_threads_one_is_the_probe(breaker: CircuitBreaker, clock: Clock) -> None:
     breaker.failure("gone")
     clock.advance(1)

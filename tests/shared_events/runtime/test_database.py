@@ -11,6 +11,7 @@ from django.db import (
     DataError,
     IntegrityError,
     InterfaceError,
+    InternalError,
     OperationalError,
     ProgrammingError,
     connection,
@@ -21,6 +22,7 @@ from shared_events.runtime import database
 from shared_events.runtime.database import assert_session, is_connection_lost, is_deadlock, is_lock_timeout, is_passing
 
 
+@pytest.mark.fault(64)
 @pytest.mark.parametrize(
     "error",
     [
@@ -34,6 +36,9 @@ from shared_events.runtime.database import assert_session, is_connection_lost, i
         OperationalError(1053, "Server shutdown in progress"),
         OperationalError(1290, "running with the --read-only option"),
         OperationalError(1021, "Disk full"),
+        OperationalError(1114, "The table 'outbox_events' is full"),
+        OperationalError(1030, 'Got error 28 "No space left on device" from storage engine InnoDB'),
+        InternalError(3, "Error writing file '/tmp/MYfd' (Errcode: 28 \"No space left on device\")"),
         OperationalError(1317, "Query execution was interrupted"),
         InterfaceError(0, ""),
         InterfaceError("connection already closed"),
@@ -55,6 +60,7 @@ def test_what_waiting_can_mend_passes(error: Exception) -> None:
         ProgrammingError("database is locked, says a syntax error"),
         OperationalError(1045, "Access denied"),
         OperationalError(1049, "Unknown database"),
+        OperationalError(1030, 'Got error 127 "Record file is crashed" from storage engine Aria'),
         OperationalError(1054, "Unknown column"),
         OperationalError("no such table: outbox_events"),
         IntegrityError(1062, "Duplicate entry"),
@@ -97,16 +103,19 @@ def unasserted(mariadb: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str,
     return assert_with
 
 
+@pytest.mark.fault(23)
 def test_a_session_of_another_isolation_is_refused(unasserted: Callable[[str, Any], None]) -> None:
     with pytest.raises(ImproperlyConfigured, match="REPEATABLE-READ, not READ-COMMITTED"):
         unasserted("tx_isolation", "REPEATABLE-READ")
 
 
+@pytest.mark.fault(60)
 def test_a_session_of_another_time_zone_is_refused(unasserted: Callable[[str, Any], None]) -> None:
     with pytest.raises(ImproperlyConfigured, match="7200 s off UTC"):
         unasserted("time_zone", "+02:00")
 
 
+@pytest.mark.fault(23)
 def test_the_projects_own_session_is_accepted(mariadb: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "_asserted", False)
     assert_session(connection=connection)

@@ -5,6 +5,7 @@ from django.core.checks import run_checks
 from pytest_django import Settings
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize(
     ("values", "id_", "named"),
     [

@@ -11,7 +11,7 @@ from email_project.emails.settlement import DeliveryPolicy
 from shared_events.contracts.topics import NOTIFICATION_EVENTS
 from shared_events.dead_letters.release import ParkedRelease
 from shared_events.dead_letters.writer import write_dead_letter
-from shared_events.kafka.consumer import ConsumerLoop
+from shared_events.kafka.consumer import ConsumerLoop, fuse_circuit
 from shared_events.kafka.recreation import ConsumerSource
 from shared_events.outbox.wakeup import WakeUp
 from shared_events.runtime.breaker import CircuitBreaker
@@ -27,13 +27,14 @@ BOOKKEEPER_SECONDS = 0.5
 class Command(BaseCommand):
     help = (
         "Takes notifications in from Kafka and sends them over SMTP until SIGTERM or SIGINT. Any number may run at once. "
-        "Configured by EMAIL_URL, DEFAULT_FROM_EMAIL, SMTP_* and EMAIL_*."
+        "Configured by EMAIL_URL, DEFAULT_FROM_EMAIL, SMTP_*, EMAIL_* and CONSUMER_FUSE_RECORDS."
     )
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         wake_up = WakeUp(settings.REDIS_URL, settings.PRODUCER)
         breaker = CircuitBreaker("smtp")
-        state = StateReport("consume_events", [breaker])
+        fuse = fuse_circuit()
+        state = StateReport("consume_events", [breaker, fuse])
         sender = EmailSender(
             server_from_settings(),
             DeliveryPolicy.from_settings(),
@@ -50,6 +51,8 @@ class Command(BaseCommand):
             Intake(sender, ring=wake_up.ring).handle,
             write_dead_letter=write_dead_letter,
             is_passing=is_passing,
+            fuse_records=settings.CONSUMER_FUSE_RECORDS,
+            fuse=fuse,
             renew=source.renew,
         )
         release = ParkedRelease()

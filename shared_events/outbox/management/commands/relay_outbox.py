@@ -53,7 +53,8 @@ class Command(BaseCommand):
             "--republish-since",
             metavar="TIME",
             help="make everything that was published since then (RFC 3339) due again, say how much that is, and end; "
-            "after a loss of Kafka's data: running relays publish it, and consumers know each by its id",
+            "after a loss of Kafka's data, or where the other service's database was restored: running relays publish it, and consumers "
+            "know each by its id",
         )
 
     def handle(self, *_args: Any, republish_since: str | None, **_options: Any) -> None:
