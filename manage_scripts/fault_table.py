@@ -126,7 +126,7 @@ def table(markers: Sequence[Marker], faults: Mapping[int, str]) -> str:
     lines = ["| | what happens: what must come of it | shown by |", "|---|---|---|"]
     for number, sentence in faults.items():
         shown_by = dict.fromkeys(marker for marker in markers if number in marker.numbers)
-        links = "<br>".join(f"[{marker.node_id}](../{marker.path})" for marker in shown_by)
+        links = "<br>".join(f"[{marker.node_id.rpartition('/')[2]}](../{marker.path})" for marker in shown_by)
         lines.append(f"| {number} | {sentence} | {links} |")
     return "\n".join(lines)
 
