@@ -98,8 +98,8 @@ def test_the_table_links_each_test_once_from_the_document() -> None:
     markers = [Marker("tests/a/test_x.py::TestX::test_y", (2,)), Marker("tests/test_z.py", (2,))]
     last = table([*markers, markers[0]], TWO).splitlines()[-1]
     assert last == (
-        "| 2 | A repeat: nothing is done. | [tests/a/test_x.py::TestX::test_y](../tests/a/test_x.py)"
-        "<br>[tests/test_z.py](../tests/test_z.py) |"
+        "| 2 | A repeat: nothing is done. | [test_x.py::TestX::test_y](../tests/a/test_x.py)"
+        "<br>[test_z.py](../tests/test_z.py) |"
     )
 
 
