@@ -36,6 +36,7 @@ SETTINGS = ("notification", "email")
 RUN_SECONDS = 120
 PASSED, FAILED = 0, 1  # pytest's exit codes; any other is no verdict on the code
 
+_FAILED = re.compile(r"\b\d+ failed\b")
 _HEAD = re.compile(r"(?P<rule>.+?)\n\nRed: (?P<red>.+?)\nSettings: (?P<settings>\w+)\n", re.DOTALL)
 
 
@@ -145,14 +146,18 @@ class Runner:
             raise MutationError(f"not green without any mutation, so red would prove nothing:\n{output}")
 
     def judge(self, mutation: Mutation) -> Verdict:
-        """Whether the tests turn red. MutationError where they end otherwise, as with a file that cannot be imported."""
+        """Whether each of the tests turns red. MutationError where one ends otherwise, as with a file that cannot be imported."""
         began = time.monotonic()
         with broken(self._tree, mutation):
-            code, output = self.run(mutation.tests)
-        if code not in (PASSED, FAILED):
-            raise MutationError(f"{mutation.name}: pytest ended with exit code {code}, which is no verdict:\n{output}")
-        reason = next((line[1:].strip() for line in output.splitlines() if line.startswith("E ")), "")
-        return Verdict(mutation, code == FAILED, time.monotonic() - began, reason)
+            ended = [self.run([test]) for test in mutation.tests]
+        for code, output in ended:
+            if code not in (PASSED, FAILED) or (code == FAILED and _FAILED.search(output) is None):
+                raise MutationError(
+                    f"{mutation.name}: pytest ended with exit code {code} and no failed test, which is no verdict:\n{output}"
+                )
+        lines = [line for _, output in ended for line in output.splitlines()]
+        reason = next((line[1:].strip() for line in lines if line.startswith("E ")), "")
+        return Verdict(mutation, all(code == FAILED for code, _ in ended), time.monotonic() - began, reason)
 
 
 def judge_all(mutations: Sequence[Mutation], runner: Runner) -> list[Verdict]:

@@ -75,7 +75,7 @@ class Script:
 
 @dataclass(slots=True, kw_only=True)
 class ReceivedMail:
-    """Content that arrived with its final dot; `acknowledged` as soon as 2xx is about to be answered."""
+    """Content that arrived with its final dot; `acknowledged` as soon as 2xx is about to be answered, `refused` as 4xx or 5xx is."""
 
     number: int
     connection: int
@@ -84,6 +84,7 @@ class ReceivedMail:
     envelope_to: list[str]
     data: bytes
     acknowledged: bool = False
+    refused: bool = False
 
     @property
     def message(self) -> EmailMessage:

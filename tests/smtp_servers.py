@@ -129,6 +129,10 @@ class ScriptedSmtpServer:
                     return self._take((recipient, phase), steps[phase])
             return self._take(("", phase), script.steps.get(phase, ()))
 
+    def taken(self, phase: str) -> int:
+        """How many steps of this phase were taken since the script was set, those for addresses of their own apart."""
+        return self._used["", phase]
+
     def record_connection(self) -> ConnectionRecord:
         with self.changed:
             self.connections.append(ConnectionRecord(number=len(self.connections) + 1, at=time.time()))
@@ -351,6 +355,8 @@ class Session:
             return ""
         if accepts and said.startswith("2"):
             self.server.record_accepted(accepts)
+        elif accepts and said.startswith(("4", "5")):
+            accepts.refused = True
         if said:
             self._say(said)
         if step.then == "reset":

@@ -77,6 +77,9 @@ class SentEmailAdmin(ResolvingAdmin):
     def uncertain_since(self, mail: SentEmail) -> datetime | None:
         return mail.uncertain_since
 
+    def last_attempt(self, mail: SentEmail) -> dict[str, str]:
+        return {"phase": mail.uncertain_phase, "host": mail.uncertain_host, "message_id": mail.message_id}
+
     def resolve_row(self, mail: SentEmail, resolution: Resolution, order: Order) -> None:
         resolve_at_once(mail, resolution.value, reason=order.reason, operator=order.operator)
 

@@ -29,6 +29,7 @@ def recall(events: Sequence[EmailStatusKnown]) -> list[AnyStatus]:
         for mail in SentEmail.objects.select_for_update()
         .filter(pk__in=[event.notification_id for event in events])
         .exclude(status__in=SentEmail.OPEN)
+        .defer("message", "html")
         .order_by("pk")
     }
     reports = []

@@ -16,7 +16,7 @@ from shared_events.outbox.models import OutboxEvent
 from shared_events.outbox.wakeup import WakeUp
 
 from .intake import Intake, NoPool
-from .models import SentEmail
+from .models import Restore, SentEmail
 from .reports import report_of
 from .resolution import replayed
 
@@ -71,6 +71,9 @@ class MailReplayer:
         return Verdict.REPLAY
 
     def _send_again(self, letter: DeadLetter) -> None:
+        """Of a letter from before the last restore nobody knows whether it was replayed since, and sent: a replay may be a second copy."""
+        restore: Restore | None = Restore.objects.order_by("pk").last()
+        is_restored = restore is not None and letter.created_at < restore.restored_at
         changed = SentEmail.objects.filter(
             pk=letter.subject_id, status=Status.FAILED, generation=letter.generation
         ).update(
@@ -83,6 +86,7 @@ class MailReplayer:
             failure_class="",
             failure_code="",
             failure_detail="",
+            possible_duplicates=F("possible_duplicates") + int(is_restored),
         )
         if not changed:
             raise SupersededError

@@ -29,6 +29,7 @@ def resolve(requests: Sequence[EmailResolutionRequested]) -> list[AnyStatus]:
         mail.pk: mail
         for mail in SentEmail.objects.select_for_update()
         .filter(pk__in=[request.notification_id for request in requests])
+        .defer("message", "html")
         .order_by("pk")
     }
     reports = []
@@ -99,7 +100,7 @@ def _apply(request: EmailResolutionRequested, mail: SentEmail) -> bool:
             mail.generation,
             letter_class="operator",
             cause=request.reason,
-            original=Delivery.of_mail(mail).original(),
+            original=Delivery.of_mail(SentEmail.objects.get(pk=mail.pk)).original(),
         )
         record_dead_letters([letter], topic=settings.DEAD_LETTER_TOPIC, producer=settings.PRODUCER)
     return True

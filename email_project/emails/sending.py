@@ -193,7 +193,8 @@ class EmailSender:
     def _note(self, result: Result) -> None:
         known = self._unsettled.get(result.delivery.id)
         is_sent = result.outcome is not None and result.outcome.kind is Kind.SENT
-        if known is None or known.outcome is not FOUND_MARKED or is_sent:
+        is_held = self._held.get(result.delivery.id) is result.delivery  # else it was settled, and claimed anew since
+        if is_sent or (is_held and (known is None or known.outcome is not FOUND_MARKED)):
             self._unsettled[result.delivery.id] = result  # an answer that came after all replaces "unanswered"
 
     def _settle(self) -> int:

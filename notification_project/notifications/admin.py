@@ -67,6 +67,9 @@ class NotificationAdmin(ResolvingAdmin):
         since = (notification.uncertain or {}).get("since")
         return datetime.fromisoformat(since) if since else None
 
+    def last_attempt(self, notification: Notification) -> dict[str, str]:
+        return notification.uncertain or {}
+
     def what_is_seen(self, notification: Notification) -> str:
         return f"{notification.generation} {self.already_said(notification)}"
 

@@ -24,7 +24,7 @@ Status = Notification.Status
 
 
 class Known(NamedTuple):
-    """What a notification was before a batch of reports."""
+    """What a notification was before a report."""
 
     id: UUID
     status: str
@@ -33,20 +33,19 @@ class Known(NamedTuple):
     possible_duplicates: int
 
 
-def is_forgotten(known: Known, best: AnyStatus, latest: AnyStatus) -> bool:
-    """Whether `latest`, the newest of a batch's reports, lacks what is known with `best`, the weightiest of them.
+def is_forgotten(known: Known, event: AnyStatus) -> bool:
+    """Whether the e-mail service, by this report, lacks what is known, or, by a late SENT, what it may have lost since.
 
     SENT is the last of a mail's states, and neither generations nor copies ever become fewer: only a restored database takes them back.
     """
-    if latest.status_version <= known.status_version:
+    if event.status_version <= known.status_version:
         return (
-            isinstance(best, EmailSent) and known.status != Status.SENT and best.status_version < known.status_version
+            isinstance(event, EmailSent) and known.status != Status.SENT and event.status_version < known.status_version
         )
-    is_sent = known.status == Status.SENT or isinstance(best, EmailSent)
     return (
-        (is_sent and not isinstance(latest, EmailSent))
-        or latest.generation < known.generation
-        or latest.possible_duplicates < known.possible_duplicates
+        (known.status == Status.SENT and not isinstance(event, EmailSent))
+        or event.generation < known.generation
+        or event.possible_duplicates < known.possible_duplicates
     )
 
 

@@ -38,7 +38,7 @@ def request_resolution(notification: Notification, resolution: str, *, reason: s
             occurred_at=at,
             producer=settings.PRODUCER,
             resolution=resolution,  # type: ignore[arg-type]
-            reason=reason,
+            reason=reason[:500],
             operator=operator,
             generation=current.generation,
         )
@@ -47,7 +47,7 @@ def request_resolution(notification: Notification, resolution: str, *, reason: s
             action=AuditEntry.Action.RESOLVE,
             operator=operator[:150],
             subject_id=current.pk,
-            reason=reason,
+            reason=reason[:500],
             detail=resolution,
         )
         if current.uncertain and not request_on_its_way(current):

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -12,7 +12,6 @@ import structlog
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import F
-from django.db.models.functions import Greatest
 
 from shared_events.contracts.events import (
     AnyStatus,
@@ -43,12 +42,20 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Batch:
-    """Of each notification the report that weighs most, its record, and the newest one, which shows what the e-mail service has now."""
+    """Of each notification its reports in their order, the one that weighs most with its record, and the dead letters of the rest."""
 
+    reports: dict[UUID, list[AnyStatus]]
     best: dict[UUID, AnyStatus]
     sources: dict[UUID, Record]
-    latest: dict[UUID, AnyStatus]
     letters: list[DeadLetter]
+
+
+class _Merged(NamedTuple):
+    """The last report of a batch that was news, and what the notification is after all of them."""
+
+    event: AnyStatus
+    known: Known
+    attempts: Any
 
 
 def handle(records: Sequence[Record]) -> None:
@@ -64,7 +71,7 @@ def handle(records: Sequence[Record]) -> None:
 
 
 def _read(records: Sequence[Record]) -> _Batch:
-    batch = _Batch({}, {}, {}, [])
+    batch = _Batch(defaultdict(list), {}, {}, [])
     for record in records:
         try:
             event = decode(record.value, expected=(StatusEvent,))
@@ -85,8 +92,7 @@ def _read(records: Sequence[Record]) -> _Batch:
         key = event.notification_id
         if key not in batch.best or _rank(event) > _rank(batch.best[key]):
             batch.best[key], batch.sources[key] = event, record
-        if key not in batch.latest or event.status_version > batch.latest[key].status_version:
-            batch.latest[key] = event
+        batch.reports[key].append(event)
     return batch
 
 
@@ -103,13 +109,16 @@ def _store(batch: _Batch) -> None:
             .select_for_update()
             .values_list("pk", "status", "status_version", "generation", "possible_duplicates")
         }
-        groups: dict[tuple[str, int], dict[UUID, AnyStatus]] = defaultdict(dict)
-        for key, event in batch.best.items():
-            if key in known and _is_news(event, known[key]):
-                groups[status_of(event), event.status_version][key] = event
-        for (status, version), events in groups.items():
-            Notification.objects.filter(pk__in=list(events)).merge(status, version, _values(status, events))
-        forgotten = [key for key in known if is_forgotten(known[key], batch.best[key], batch.latest[key])]
+        groups: dict[tuple[str, int], dict[UUID, _Merged]] = defaultdict(dict)
+        forgotten = []
+        for key, before in known.items():
+            merged, is_behind = _follow(before, batch.reports[key])
+            if merged:
+                groups[merged.known.status, merged.known.status_version][key] = merged
+            if is_behind:
+                forgotten.append(key)
+        for (status, version), rows in groups.items():
+            Notification.objects.filter(pk__in=list(rows)).merge(status, version, _values(status, rows))
         if forgotten:
             remind(forgotten)
         orphans = [
@@ -128,8 +137,35 @@ def _store(batch: _Batch) -> None:
         reach(CrashPoint.STATUS_UNCOMMITTED)
     reach(CrashPoint.STATUS_COMMITTED)
     log.info(
-        "statuses merged", known=len(known), news=sum(len(events) for events in groups.values()), dead_letters=recorded
+        "statuses merged", known=len(known), news=sum(len(rows) for rows in groups.values()), dead_letters=recorded
     )
+
+
+def _follow(known: Known, reports: Sequence[AnyStatus]) -> tuple[_Merged | None, bool]:
+    """What the reports of one notification come to, one after the other, however they were grouped into batches: what is to be written
+    (None: nothing is news), and whether the e-mail service is to be told what it has forgotten.
+    """
+    merged, is_behind = None, False
+    attempts: Any = F("attempts")
+    for event in reports:
+        is_behind = is_forgotten(known, event) or is_behind
+        if not _is_news(event, known):
+            continue
+        known = known._replace(
+            status=status_of(event),
+            status_version=max(known.status_version, event.status_version),
+            generation=event.generation,
+            possible_duplicates=max(known.possible_duplicates, event.possible_duplicates),
+        )
+        if not _is_restored(event):
+            attempts = msgspec.to_builtins(event.attempts)
+        merged = _Merged(event, known, attempts)
+    return merged, is_behind
+
+
+def _is_restored(event: AnyStatus) -> bool:
+    """Of a mail that was restored, which knows fewer attempts than were reported before."""
+    return isinstance(event, EmailUncertain) and event.uncertain.phase == RESTORED_PHASE
 
 
 def _is_news(event: AnyStatus, known: Known) -> bool:
@@ -148,20 +184,17 @@ def status_of(event: AnyStatus) -> str:
     return Status.UNCERTAIN if isinstance(event, EmailUncertain) else Status.PENDING
 
 
-def _values(status: str, events: dict[UUID, AnyStatus]) -> dict[str, Any]:
+def _values(status: str, rows: dict[UUID, _Merged]) -> dict[str, Any]:
     """The columns of one group: what differs from row to row in one expression each."""
+    events = {key: merged.event for key, merged in rows.items()}
     values: dict[str, Any] = {
         "reconciled": 0,
-        "generation": _each("generation", {key: event.generation for key, event in events.items()}),
-        "attempts": _each("attempts", {key: _attempts(event) for key, event in events.items()}),
-        "possible_duplicates": _each(
-            "possible_duplicates", {key: event.possible_duplicates for key, event in events.items()}
-        ),
+        "attempts": _each("attempts", {key: merged.attempts for key, merged in rows.items()}),
     }
-    for name in ("possible_duplicates", "generation"):  # mostly 0 in all: then no expression for each row
-        if len({getattr(event, name) for event in events.values()}) == 1:
-            values[name] = getattr(next(iter(events.values())), name)
-    values["possible_duplicates"] = Greatest(F("possible_duplicates"), values["possible_duplicates"])
+    for name in ("possible_duplicates", "generation"):
+        each = {key: getattr(merged.known, name) for key, merged in rows.items()}
+        # mostly 0 in all: then no expression for each row
+        values[name] = next(iter(each.values())) if len(set(each.values())) == 1 else _each(name, each)
     if status == Status.SENT:
         sent = {key: event.sent_at for key, event in events.items() if isinstance(event, EmailSent)}
         return {
@@ -203,13 +236,6 @@ def _values(status: str, events: dict[UUID, AnyStatus]) -> dict[str, Any]:
         "reconcile_at": _each("reconcile_at", {key: instant or now() for key, instant in due.items()}),
         "uncertain": None,
     }
-
-
-def _attempts(event: AnyStatus) -> Any:
-    """Those that the report carries; a mail that was restored knows fewer than were reported before."""
-    if isinstance(event, EmailUncertain) and event.uncertain.phase == RESTORED_PHASE:
-        return F("attempts")
-    return msgspec.to_builtins(event.attempts)
 
 
 def _each(name: str, values: dict[UUID, Any]) -> Any:

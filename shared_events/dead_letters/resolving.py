@@ -38,6 +38,10 @@ class ResolvingAdmin(ReadOnlyAdmin):
     def uncertain_since(self, row: Any) -> object:
         raise NotImplementedError
 
+    def last_attempt(self, row: Any) -> dict[str, str]:
+        """Of an uncertain row `phase`, `host` and `message_id`, by which the relay host's log is searched."""
+        raise NotImplementedError
+
     def what_is_seen(self, row: Any) -> str:
         """What must not have changed between the question and its answer."""
         return str(row.generation)
@@ -103,6 +107,7 @@ class ResolvingAdmin(ReadOnlyAdmin):
             "row": row,
             "is_uncertain": row.status == "UNCERTAIN",
             "since": self.uncertain_since(row),
+            "last_attempt": self.last_attempt(row) if row.status == "UNCERTAIN" else {},
             "seen": self.what_is_seen(row),
             "already_said": self.already_said(row),
             "resend": "uncertain again: its send_before has passed"

@@ -1,7 +1,7 @@
 """The consumer loop: an offset is committed after the transaction that holds its effect, and no record blocks its partition."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,6 +115,8 @@ class ConsumerLoop:
         self._is_paused = False
         self._fuse = fuse or fuse_circuit(clock=clock)
         self._has_handled = fuse_records == 0  # and since the fuse was blown the last time
+        self._done: set[tuple[str, int, int]] = set()  # of the batch under way, where its records are tried one by one
+        self._ends: dict[tuple[str, int], int] = {}  # of what was handled behind a record that is held
         self._failed_in_a_row = 0
         self._logged_at = -LOG_EVERY_SECONDS
         self._subscribe()
@@ -131,6 +133,7 @@ class ConsumerLoop:
         try:
             self._settle(batch)
         except FuseBlownError as error:
+            self._forget_handled(batch)
             self._hold_for_proof(error)
             return 0
         except Exception as error:
@@ -153,6 +156,7 @@ class ConsumerLoop:
         if fresh is None:
             return
         self._pending = []
+        self._ends = {}
         self._retry_at = 0.0
         self._is_paused = False
         self._backoff.reset()
@@ -199,10 +203,12 @@ class ConsumerLoop:
     def _failures(self, batch: Sequence[Record]) -> list[tuple[Record, Exception]]:
         """Handles each record alone and returns those that are at fault with their errors. FuseBlownError where the code may be."""
         failures: list[tuple[Record, Exception]] = []
+        self._done = set()
         for record in batch:
             try:
                 self._handle([record])
                 self._note_handled()
+                self._done.add((record.topic, record.partition, record.offset))
             except Exception as error:
                 if self._is_passing(error):
                     raise
@@ -228,15 +234,34 @@ class ConsumerLoop:
 
     def _commit(self, batch: Sequence[Record]) -> None:
         # Asynchronously: a broker that is away must not block the loop, and what stays uncommitted is delivered again and known by its id.
-        ends: dict[tuple[str, int], int] = {}
+        ends, self._ends = self._ends, {}
         for record in batch:
-            ends[record.topic, record.partition] = record.offset + 1
+            place = record.topic, record.partition
+            ends[place] = max(ends.get(place, 0), record.offset + 1)
+        self._commit_ends(ends)
+
+    def _commit_ends(self, ends: Mapping[tuple[str, int], int]) -> None:
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in ends.items()]
         try:
             self._consumer.commit(offsets=offsets, asynchronous=True)
             reach(CrashPoint.OFFSETS_COMMITTED)
         except KafkaException as error:
             log.warning("offsets were not committed", error=str(error))
+
+    def _forget_handled(self, batch: Sequence[Record]) -> None:
+        """Of a batch with records that are held: what was handled is not handed over again, and committed up to the first that is held."""
+        self._pending = []
+        before: dict[tuple[str, int], int] = {}
+        for record in batch:
+            place = record.topic, record.partition
+            if (*place, record.offset) not in self._done:
+                self._pending.append(record)
+            elif any((held.topic, held.partition) == place for held in self._pending):
+                self._ends[place] = record.offset + 1
+            else:
+                before[place] = record.offset + 1
+        if before:
+            self._commit_ends(before)
 
     def _hold(self, error: BaseException) -> None:
         wait_seconds = self._backoff.next_wait_seconds()
@@ -249,7 +274,12 @@ class ConsumerLoop:
     def _hold_for_proof(self, error: FuseBlownError) -> None:
         self._fuse.failure(str(error))
         if self._failed_in_a_row > self._fuse_records:
-            self._pause()  # else more is taken meanwhile: one that can be handled shows that the others are at fault
+            self._pause()
+        elif (
+            self._is_paused
+        ):  # what follows is taken meanwhile: one that can be handled shows that the others are at fault
+            self._is_paused = False
+            self._consumer.resume(self._consumer.assignment())
         self._has_handled = False
         self._failed_in_a_row = 0
 
@@ -273,6 +303,7 @@ class ConsumerLoop:
             consumer.resume(partitions)
         gone = {(partition.topic, partition.partition) for partition in partitions}
         self._pending = [record for record in self._pending if (record.topic, record.partition) not in gone]
+        self._ends = {place: end for place, end in self._ends.items() if place not in gone}
         if not self._pending:
             self._fuse.success()
 

@@ -97,11 +97,13 @@ class OutboxRelay:
         self._breaker = breaker
         self._give_up = give_up
         self._suspect_topics: set[str] = set()
+        self._half_open_batch = 1
 
     def run_once(self) -> int:
         """Publishes one batch and returns how many events it claimed; 0 where none is due or the broker is away (then it claims none).
 
-        After an outage the first batch is one event: a broker that answers probes may refuse records all the same.
+        After an outage the first batch is one event, since a broker that answers probes may refuse records all the same; then two, four
+        and so on, since it may be one partition that is away, and its oldest event must not stop the others.
         """
         if not self._broker_is_there():
             return 0
@@ -125,7 +127,7 @@ class OutboxRelay:
         rows = claim_due(
             OutboxEvent,
             self.FIELDS,
-            batch=self._policy.batch if self._breaker.is_closed else 1,
+            batch=self._policy.batch if self._breaker.is_closed else self._half_open_batch,
             lease_seconds=self._policy.lease_seconds,
             token=token,
             claims=F("claims") + 1,
@@ -242,9 +244,17 @@ class OutboxRelay:
                 return
         unanswered = next((report for report in reports if report.fault is Fault.DEPENDENCY), None)
         if unanswered is not None:
+            self._note_unanswered(took_some=any(report.fault is None for report in reports))
             self._breaker.failure(unanswered.reason)
             return
         self._close_circuit()
+
+    def _note_unanswered(self, *, took_some: bool) -> None:
+        if took_some:  # a part of the broker is away: the rest gets whole batches, after the shortest wait
+            self._breaker.success()
+            self._half_open_batch = self._policy.batch
+        else:
+            self._half_open_batch = 1 if self._breaker.is_closed else min(self._policy.batch, 2 * self._half_open_batch)
 
     def _close_circuit(self) -> None:
         self._suspect_topics.clear()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from django.db import DatabaseError, InterfaceError
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -18,13 +19,18 @@ from .models import FRESH_SECONDS, ProcessState
 WRITE_EVERY_SECONDS = 10.0
 FORGET_AFTER = timedelta(days=1)
 
+log = structlog.get_logger(__name__)
+
 
 class WorkersRunError(Exception):
     """Something is to be done that no worker may run beside."""
 
 
 class StateReport:
-    """`write()` stores the open circuits of this process where they changed, and every ten seconds. Raises the database's errors."""
+    """`write()` stores the open circuits of this process where they changed, and every ten seconds.
+
+    It is a status page and not the work: where the database is away it does nothing for the next ten seconds.
+    """
 
     def __init__(
         self, command: str, circuits: Sequence[CircuitBreaker], *, clock: Callable[[], float] = time.monotonic
@@ -36,18 +42,30 @@ class StateReport:
         self._started_at = timezone.now()
         self._written_at = -WRITE_EVERY_SECONDS
         self._written: list[dict[str, Any]] = []
+        self._failed_at = -WRITE_EVERY_SECONDS
 
     def write(self) -> None:
+        now = self._clock()
         found = [circuit.as_dict() for circuit in self._circuits if not circuit.is_closed]
-        if found == self._written and self._clock() - self._written_at < WRITE_EVERY_SECONDS:
+        if now - self._failed_at < WRITE_EVERY_SECONDS:
             return
+        if found == self._written and now - self._written_at < WRITE_EVERY_SECONDS:
+            return
+        try:
+            self._store(found)
+        except (DatabaseError, InterfaceError) as error:
+            log.warning("the state of this process could not be written", error=str(error))
+            self._failed_at = now
+        else:
+            self._written, self._written_at = found, now
+
+    def _store(self, found: list[dict[str, Any]]) -> None:
         values = {"open_circuits": found, "updated_at": Now()}
         if not ProcessState.objects.filter(pk=self._id).update(**values):
             ProcessState.objects.filter(updated_at__lt=Now() - FORGET_AFTER).delete()
             ProcessState.objects.bulk_create(
                 [ProcessState(id=self._id, command=self._command, started_at=self._started_at, **values)]
             )
-        self._written, self._written_at = found, self._clock()
 
     def end(self) -> None:
         """Removes the row at an orderly end. Where the database is away it stays, and is forgotten after a day."""

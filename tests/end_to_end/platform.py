@@ -76,7 +76,8 @@ class RunningProcess:
 def wait_until(condition: Callable[[], object], timeout_seconds: float, what: str) -> None:
     deadline = time.monotonic() + timeout_seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_seconds:g} s: {what}"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {timeout_seconds:g} s: {what}")
         time.sleep(0.05)
 
 
@@ -129,11 +130,14 @@ class Platform:
         return self.run_command(["python", f"{project}/manage.py", *arguments], self.environment(service), check=check)
 
     def run_command(self, command: Sequence[str], environment: dict[str, str], *, check: bool = True) -> str:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
-        )
+        done = self.completed(command, environment)
         assert not check or done.returncode == 0, f"{command} ended with {done.returncode}: {done.stderr[-3000:]}"
         return done.stdout
+
+    def completed(self, command: Sequence[str], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
 
     def start(self, *names: str, **overrides: str) -> list[RunningProcess]:
         """Starts services of docker-compose.yml as processes. The API listens on a free port."""

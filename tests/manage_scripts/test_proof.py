@@ -1,8 +1,10 @@
 """The proof's own judgement: what a row must say to hold, which faults a run has, and what is written of it."""
 
+import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,15 +13,19 @@ from uuid import UUID, uuid4
 import pytest
 
 from shared_events.runtime.crash_points import CrashPoint
-from tests.proof import document
+from tests.proof import document, injections
 from tests.proof.faults import FAULTS, Fault
+from tests.proof.injections import Scene
 from tests.proof.load import Load, Mix
 from tests.proof.matrix import Row, as_markdown, row_of, total
-from tests.proof.run import select
-from tests.proof.soak import Memory, candidates, ends_the_api, resident_mebibytes
+from tests.proof.options import parse
+from tests.proof.run import happen, select
+from tests.proof.soak import Memory, draw, ends_the_api, resident_mebibytes
+from tests.proof.stage import Stage
+from tests.smtp_servers import ReceivedMail
 
 ROOT = Path(__file__).resolve().parents[2]
-NONE = Fault(name="none", inject=lambda _scene: None)
+OUTAGE = Fault(name="an outage", inject=lambda _scene: None)
 
 
 def looked_at(
@@ -32,9 +38,11 @@ def looked_at(
     unanswered: tuple[str, ...] = (),
     open_rows: dict[str, int] | None = None,
     dead_letters: int = 0,
+    before: dict[str, int] | None = None,
+    fault: Fault = OUTAGE,
 ) -> Row:
     """The row of a load whose notifications are `rows` (status, possible duplicates), of which `mails` arrived."""
-    ids = {name: str(uuid4()) for name in [*rows, *mails, *held, *(accepted or ())]}
+    ids = {name: str(uuid4()) for name in [*rows, *mails, *held, *(accepted or ()), *(before or {})]}
     found = [(UUID(ids[name]).hex, status, copies, recipient) for name, (status, copies) in rows.items()]
     stage: Any = SimpleNamespace(
         platform=SimpleNamespace(sql=lambda *_: found),
@@ -45,7 +53,8 @@ def looked_at(
     load.accepted = [ids[name] for name in (rows if accepted is None else accepted)]
     load.held = {ids[name] for name in held}
     load.unanswered = list(unanswered)
-    return row_of(NONE, stage, load, seconds=1.25, dead_letters=dead_letters)
+    known = {ids[name]: n for name, n in (before or {}).items()}
+    return row_of(fault, stage, load, before=known, seconds=1.25, dead_letters=dead_letters)
 
 
 def test_a_row_holds_where_each_was_sent_once_or_its_copy_announced_or_it_is_held() -> None:
@@ -67,7 +76,11 @@ def test_a_row_holds_where_each_was_sent_once_or_its_copy_announced_or_it_is_hel
         ("left open", {"a": ("PENDING", 0)}, {}, {}),
         ("requests that were never accepted", {"a": ("SENT", 0)}, {"a": 1}, {"unanswered": ("POST",)}),
         ("rows left to do", {"a": ("SENT", 0)}, {"a": 1}, {"open_rows": {"sent_emails": 1}}),
-        ("3 dead letters of an outage", {"a": ("SENT", 0)}, {"a": 1}, {"dead_letters": 3}),
+        ("3 dead letters where 0 are right", {"a": ("SENT", 0)}, {"a": 1}, {"dead_letters": 3}),
+        ("in none of the states", {"a": ("CANCELLED", 0)}, {}, {}),
+        ("FAILED and it arrived", {"a": ("FAILED", 0)}, {"a": 1}, {}),
+        ("UNCERTAIN though it was to be sent again", {"a": ("UNCERTAIN", 0)}, {}, {}),
+        ("mails of none of these", {"a": ("SENT", 0)}, {"a": 1, "old": 2}, {"before": {"old": 1}}),
         ("nothing was accepted", {}, {}, {}),
     ],
 )
@@ -80,9 +93,48 @@ def test_a_row_is_broken_where_a_promise_is(
 
 
 def test_what_a_server_refused_for_good_is_failed_and_not_lost() -> None:
-    row = looked_at({"a": ("FAILED", 0)}, {}, recipient="refused-1@example.com")
+    fault = Fault(name="550", inject=lambda _scene: None, mix=Mix(refused=0.5), dead_letters="failed")
+    row = looked_at({"a": ("FAILED", 0)}, {}, recipient="refused-1@example.com", fault=fault, dead_letters=1)
     assert row.holds, row.broken
     assert (row.failed, row.lost) == (1, 0)
+    assert not looked_at({"a": ("FAILED", 0)}, {}, recipient="refused-1@example.com", fault=fault).holds
+
+
+@pytest.mark.parametrize(
+    ("fault", "dead_letters", "rows"),
+    [
+        (Fault(name="unreadable", inject=lambda _scene: None, dead_letters=16), 15, {"a": ("SENT", 0)}),
+        (Fault(name="replayed", inject=lambda _scene: None, dead_letters="replayed"), 0, {"a": ("SENT", 0)}),
+        (Fault(name="replayed", inject=lambda _scene: None, dead_letters="replayed"), 3, {"a": ("FAILED", 0)}),
+        (Fault(name="none", inject=injections.nothing), 0, {"a": ("SENT", 1)}),
+    ],
+)
+def test_a_fault_that_left_other_traces_than_it_must_is_broken(
+    fault: Fault, dead_letters: int, rows: dict[str, tuple[str, int]]
+) -> None:
+    assert not looked_at(rows, {"a": 1}, fault=fault, dead_letters=dead_letters).holds
+
+
+def test_mails_that_came_before_or_were_refused_after_the_final_dot_are_not_counted_as_new() -> None:
+    assert looked_at({"a": ("SENT", 0)}, {"a": 1, "old": 1}, before={"old": 1}).holds
+    accepted, silent, refused = (
+        ReceivedMail(
+            number=n,
+            connection=1,
+            at=0,
+            envelope_from="",
+            envelope_to=[],
+            data=f"Message-ID: <{n}@x>\r\n".encode(),
+            refused=n == 3,
+        )
+        for n in (1, 2, 3)
+    )
+    platform: Any = SimpleNamespace()
+    scripted: Any = SimpleNamespace(received=[accepted, silent, refused])
+    proxy: Any = None
+    stage = Stage(platform, proxy, proxy, proxy, proxy, scripted)
+    stage._sink = SimpleNamespace(read_new=lambda: ["<4@x>", "<4@x>"])  # type: ignore[assignment]
+    assert stage.mails() == {"1": 1, "2": 1, "4": 2}
 
 
 def test_every_fault_has_its_own_name_and_every_crash_point_is_met_by_one() -> None:
@@ -102,8 +154,71 @@ def test_a_run_has_the_faults_that_were_asked_for() -> None:
 
 
 def test_the_api_is_not_ended_any_more_once_its_memory_is_watched() -> None:
-    assert any(map(ends_the_api, candidates(0.0)))
-    assert not any(map(ends_the_api, candidates(0.5)))
+    chance = random.Random(1)
+    assert any(ends_the_api(draw(chance, 0.0)) for _ in range(300))
+    assert not any(ends_the_api(draw(chance, 0.5)) for _ in range(300))
+
+
+def test_what_a_soak_draws_is_told_by_its_seed_alone() -> None:
+    assert [draw(random.Random(7), 0.0).name for _ in range(20)] == [
+        draw(random.Random(7), 0.0).name for _ in range(20)
+    ]
+
+
+class FakeStage:
+    """A stage on which nothing runs."""
+
+    def __init__(self) -> None:
+        self.died: list[str] = []
+        self.healed = 0
+
+    def heal(self) -> None:
+        self.healed += 1
+
+
+def happened(inject: Callable[[Scene], None], *, api_away: bool = False, died: tuple[str, ...] = ()) -> list[str]:
+    stage = FakeStage()
+    stage.died += died
+    load = Load(SimpleNamespace(), "reference", Mix(), 1)  # type: ignore[arg-type]
+    scene = Scene(stage=stage, load=load, chance=random.Random(1))  # type: ignore[arg-type]
+    found = list(happen(Fault(name="x", inject=inject, api_away=api_away), scene))
+    assert (stage.healed, stage.died) == (1, [])
+    return found
+
+
+def refuse_twice(scene: Scene) -> None:
+    scene.load.refusals += 2
+
+
+def fail(_scene: Scene) -> None:
+    raise AssertionError("no connection was open")
+
+
+def test_a_fault_that_could_not_be_made_or_ended_what_it_must_not_breaks_its_row(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert happened(lambda _scene: None) == []
+    assert happened(fail) == ["not shown: AssertionError: no connection was open"]
+    assert happened(refuse_twice) == ["the API refused 2 times in a fault that is none of its own"]
+    assert happened(refuse_twice, api_away=True) == []
+    assert happened(lambda _scene: None, died=("retry_emails ended with 1",)) == ["retry_emails ended with 1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "x", "--write"], "--write goes with --full or --soak"),
+        (["--soak", "0"], "--soak 0: give minutes above 0"),
+        (["--soak", "-1"], "--soak -1: give minutes above 0"),
+        (["--full", "--quick"], "not allowed with argument"),
+    ],
+)
+def test_the_command_refuses_what_contradicts_itself(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse(arguments)
+    assert words in capsys.readouterr().err
 
 
 def test_memory_that_grew_is_told_and_a_process_is_measured_with_its_children() -> None:
@@ -125,7 +240,7 @@ def test_the_matrix_is_written_between_its_markers_and_nothing_else_changes() ->
     assert written.startswith("head\n<!-- matrix:begin -->\n\n| fault | accepted |")
     assert written.endswith("<!-- matrix:end -->\ntail\n")
     assert "old" not in written
-    assert "| none | 1 | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 1.2 |" in written
+    assert "| an outage | 1 | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 1.2 |" in written
     with pytest.raises(LookupError, match="has no <!-- soak:begin -->"):
         document.between(text, "soak", "x")
 

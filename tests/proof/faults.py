@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from shared_events.contracts.topics import NOTIFICATION_EVENTS, NOTIFICATION_STATUS
 from shared_events.runtime.crash_points import CrashPoint
 from tests.proof import injections
 from tests.proof.injections import Scene
 from tests.proof.load import Mix
-from tests.proof.proxy import Side, is_commit, is_content, smtp_command
+from tests.proof.proxy import Side, is_commit, is_content, is_greeting, smtp_command
 from tests.proof.stage import PROCESSES
 from tests.smtp_servers import Step
 
@@ -19,14 +19,23 @@ Inject = Callable[[Scene], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """`name` is unique. `quick`: in CI's choice; `lasting`: may be drawn again and again while one load runs for an hour."""
+    """`name` is unique. `quick`: in CI's choice; `lasting`: may be drawn again and again while one load runs for an hour.
+
+    `api_away`: the API may refuse meanwhile, as it or its database is what the fault takes away. `dead_letters`: how many are right: a
+    number, one for each that FAILED, or some that were all replayed.
+    """
 
     name: str
     inject: Inject
     mix: Mix = field(default_factory=Mix)
     quick: bool = False
     lasting: bool = True
-    dead_letters: bool = False  # whether some are right
+    api_away: bool = False
+    dead_letters: int | Literal["failed", "replayed"] = 0
+
+    @property
+    def is_none(self) -> bool:
+        return self.inject is injections.nothing
 
     def mix_of(self) -> Mix:
         """A mix of its own for one run, which may change it."""
@@ -67,7 +76,13 @@ def _crash(process: str, point: CrashPoint, inject: Callable[..., None], **also:
 def _crashes() -> list[Fault]:
     return [
         *(
-            _crash(process, point, partial(injections.crash, process=process), quick=(process, point) in QUICK_CRASHES)
+            _crash(
+                process,
+                point,
+                partial(injections.crash, process=process),
+                quick=(process, point) in QUICK_CRASHES,
+                api_away=process == API,
+            )
             for process, points in CRASHES.items()
             for point in points
         ),
@@ -81,7 +96,7 @@ def _crashes() -> list[Fault]:
         ),
         *(
             _crash(
-                "replay_dead_letters", point, injections.crash_in_replay, mix=SOME_REFUSED, lasting=False, dead_letters=True
+                "replay_dead_letters", point, injections.crash_in_replay, mix=SOME_REFUSED, lasting=False, dead_letters="replayed"
             )
             for point in (POINT.REPLAY_UNCOMMITTED, POINT.REPLAY_COMMITTED)
         ),
@@ -92,104 +107,137 @@ def _processes() -> list[Fault]:
     return [
         Fault(name="kill -9 of workers, one after the other", inject=injections.kill_one_after_the_other),
         Fault(
-            name="kill -9 of every process at once", inject=partial(injections.kill, processes=PROCESSES), quick=True
+            name="kill -9 of every process at once",
+            inject=partial(injections.kill, processes=PROCESSES),
+            quick=True,
+            api_away=True,
         ),
-        Fault(name="SIGTERM to every process, one after the other", inject=injections.end_one_after_the_other),
-        Fault(name="power cut: every process and service at once", inject=injections.power_cut, lasting=False),
+        Fault(
+            name="SIGTERM to every process, one after the other",
+            inject=injections.end_one_after_the_other,
+            api_away=True,
+        ),
+        Fault(
+            name="power cut: every process and service at once",
+            inject=injections.power_cut,
+            lasting=False,
+            api_away=True,
+        ),
         Fault(name="two of every worker, one of each killed", inject=injections.two_of_every_worker, lasting=False),
     ]
 
 
+SERVICES = ("kafka", "mariadb", "redis", "smtp_sink")
+
+
 def _services() -> list[Fault]:
-    found = []
-    for service in ("kafka", "mariadb", "redis", "smtp_sink"):
-        found += [
-            Fault(
-                name=f"{service} stopped",
-                inject=partial(injections.stop, service=service),
-                quick=service in {"kafka", "mariadb"},
-            ),
-            Fault(name=f"{service} killed", inject=partial(injections.stop_after_a_kill, service=service)),
-            Fault(name=f"{service} frozen", inject=partial(injections.freeze, service=service)),
-        ]
-    found += [
-        Fault(name=f"{service} restarted, twice", inject=partial(injections.restart, service=service))
-        for service in ("kafka", "mariadb")
+    ways: dict[str, Callable[..., None]] = {
+        "stopped": injections.stop,
+        "killed": injections.stop_after_a_kill,
+        "frozen": injections.freeze,
+        "restarted, twice": injections.restart,
+    }
+    taken_away = [
+        Fault(
+            name=f"{service} {words}",
+            inject=partial(inject, service=service),
+            quick=words == "stopped" and service in {"kafka", "mariadb"},
+            api_away=service == "mariadb",
+        )
+        for service in SERVICES
+        for words, inject in ways.items()
     ]
-    return [
-        *found,
-        Fault(name="kafka emptied", inject=injections.empty_kafka, quick=True, lasting=False),
-        Fault(
-            name="status topic lost", inject=partial(injections.lose_topic, topic=NOTIFICATION_STATUS), lasting=False
+    emptied: dict[str, Callable[[Scene], None]] = {
+        "kafka emptied": injections.empty_kafka,
+        "status topic lost": partial(injections.lose_topic, topic=NOTIFICATION_STATUS),
+        "events topic lost": partial(injections.lose_topic, topic=NOTIFICATION_EVENTS),
+        "full queues: 2,000 mails due at once after an outage of kafka": partial(injections.burst, away="kafka"),
+        "full queues: 2,000 mails due at once after an outage of the mail server": partial(
+            injections.burst, away="smtp_sink"
         ),
-        Fault(
-            name="events topic lost", inject=partial(injections.lose_topic, topic=NOTIFICATION_EVENTS), lasting=False
+    }
+    return [
+        *taken_away,
+        *(
+            Fault(name=name, inject=inject, quick=name == "kafka emptied", lasting=False)
+            for name, inject in emptied.items()
         ),
         Fault(name="redis emptied, again and again", inject=injections.empty_redis),
         Fault(name="redis out of memory", inject=injections.fill_redis),
-        Fault(
-            name="2,000 mails due at once after an outage of kafka",
-            inject=partial(injections.burst, away="kafka"),
-            lasting=False,
-        ),
-        Fault(
-            name="2,000 mails due at once after an outage of the mail server",
-            inject=partial(injections.burst, away="smtp_sink"),
-            lasting=False,
-        ),
     ]
 
 
-def _database_connections() -> list[Fault]:
-    databases: tuple[injections.ProxyName, ...] = ("notification_database", "email_database")
+def _connections() -> list[Fault]:
+    """Every connection of one kind, in the same four ways."""
+    late = {"notification_database": 0.02, "email_database": 0.02, "redis": 0.05, "smtp": 2.0}
+    proxies: tuple[injections.ProxyName, ...] = ("notification_database", "email_database", "redis", "smtp")
     found = []
-    for proxy in databases:
-        label = proxy.replace("_", " ")
-        before, after = (
-            partial(injections.cut, proxy=proxy, matches=is_commit, side=side) for side in (Side.BEFORE, Side.AFTER)
-        )
-        late = partial(injections.slow_answers, proxy=proxy, seconds=0.02)
+    for proxy in proxies:
+        label = "SMTP" if proxy == "smtp" else proxy.replace("_", " ")
+        ways = {
+            "partitioned": partial(injections.partition, proxy=proxy),
+            "all connections reset": partial(injections.reset, proxy=proxy),
+            "connections refused": partial(injections.refuse, proxy=proxy),
+            f"every answer {late[proxy]:g} s late": partial(injections.slow_answers, proxy=proxy, seconds=late[proxy]),
+        }
         found += [
-            Fault(name=f"{label}: connection cut before COMMIT", inject=before),
-            Fault(name=f"{label}: connection cut after COMMIT", inject=after, quick=True),
-            Fault(name=f"{label}: partitioned", inject=partial(injections.partition, proxy=proxy)),
-            Fault(name=f"{label}: all connections reset", inject=partial(injections.reset, proxy=proxy)),
-            Fault(name=f"{label}: answers 20 ms late", inject=late),
+            Fault(
+                name=f"{label}: {words}",
+                inject=inject,
+                quick=(proxy, words) == ("smtp", "connections refused"),
+                api_away=proxy == "notification_database",
+            )
+            for words, inject in ways.items()
         ]
     return found
 
 
-def _smtp_connections() -> list[Fault]:
-    commands = [
+def _commits() -> list[Fault]:
+    sides = {Side.BEFORE: "before", Side.AFTER: "after"}
+    of_posts = [
         Fault(
-            name=f"SMTP: cut {side.value} {verb}",
-            inject=partial(injections.cut, proxy="smtp", matches=smtp_command(verb), side=side, times=3),
+            name=f"notification database: connection cut {words} COMMIT",
+            inject=partial(injections.cut_commits_of_posts, side=side),
+            quick=side is Side.AFTER,
+            api_away=True,
         )
-        for verb in ("MAIL", "RCPT", "DATA")
-        for side in (Side.BEFORE, Side.AFTER)
+        for side, words in sides.items()
     ]
-    moments = {
-        Side.BEFORE: "before the content",
-        Side.HALF: "amid the content",
-        Side.AFTER: "between the final dot and its answer",
-        Side.ANSWERED: "after 250",
+    of_mails = [
+        Fault(
+            name=f"email database: connection cut {words} COMMIT",
+            inject=partial(injections.cut, proxy="email_database", matches=is_commit, side=side),
+            quick=side is Side.AFTER,
+        )
+        for side, words in sides.items()
+    ]
+    return [*of_posts, *of_mails]
+
+
+def _smtp_phases() -> list[Fault]:
+    cut = partial(injections.cut, proxy="smtp")
+    opening = {
+        "before the banner": partial(injections.cut_new_connections, matches=is_greeting, side=Side.BEFORE),
+        "at the banner": partial(injections.cut_new_connections, matches=is_greeting, side=Side.AFTER),
+        "before EHLO": partial(injections.cut_new_connections, matches=smtp_command("EHLO"), side=Side.BEFORE),
+        "after EHLO": partial(injections.cut_new_connections, matches=smtp_command("EHLO"), side=Side.AFTER),
     }
-    content = [
-        Fault(
-            name=f"SMTP: cut {words}",
-            inject=partial(injections.cut, proxy="smtp", matches=is_content, side=side),
-            quick=side in {Side.HALF, Side.AFTER},
-        )
-        for side, words in moments.items()
-    ]
-    late = partial(injections.slow_answers, proxy="smtp", seconds=2.0)
+    commands = {
+        # MAIL and RCPT come in one go where the server takes that, as this one does (RFC 2920).
+        f"{side.value} {words}": partial(cut, matches=smtp_command(verb), side=side, times=3)
+        for verb, words in (("MAIL", "MAIL and RCPT"), ("DATA", "DATA"))
+        for side in (Side.BEFORE, Side.HALF, Side.AFTER)
+    }
+    content = {
+        "before the content": partial(cut, matches=is_content, side=Side.BEFORE),
+        "amid the content": partial(cut, matches=is_content, side=Side.HALF),
+        "between the final dot and its answer": partial(cut, matches=is_content, side=Side.AFTER),
+        "after 250": partial(cut, matches=is_content, side=Side.ANSWERED),
+    }
+    quick = {"amid the content", "between the final dot and its answer"}
     return [
-        Fault(name="SMTP: cut before the banner", inject=injections.cut_new_connections),
-        *commands,
-        *content,
-        Fault(name="SMTP: partitioned", inject=partial(injections.partition, proxy="smtp")),
-        Fault(name="SMTP: connections refused", inject=partial(injections.refuse, proxy="smtp"), quick=True),
-        Fault(name="SMTP: every answer two seconds late", inject=late),
+        Fault(name=f"SMTP: cut {words}", inject=inject, quick=words in quick)
+        for words, inject in {**opening, **commands, **content}.items()
     ]
 
 
@@ -218,7 +266,7 @@ def _answers() -> list[Fault]:
             inject=injections.refuse_some_for_good,
             mix=SOME_REFUSED,
             lasting=False,
-            dead_letters=True,
+            dead_letters="failed",
         ),
     ]
 
@@ -233,7 +281,7 @@ def _records() -> list[Fault]:
             name="unreadable records on both topics",
             inject=injections.unreadable,
             quick=True,
-            dead_letters=True,
+            dead_letters=injections.UNREADABLE,
             lasting=False,
         ),
     ]
@@ -244,8 +292,9 @@ FAULTS: tuple[Fault, ...] = (
     *_crashes(),
     *_processes(),
     *_services(),
-    *_database_connections(),
-    *_smtp_connections(),
+    *_connections(),
+    *_commits(),
+    *_smtp_phases(),
     *_answers(),
     *_records(),
 )

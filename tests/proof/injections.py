@@ -1,6 +1,7 @@
 """How each fault is made to happen on a stage while a load runs, and mended again."""
 
 import random
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from shared_events.runtime.crash_points import CrashPoint
 from tests.end_to_end import topics
 from tests.end_to_end.platform import WORKERS, wait_until
 from tests.proof.load import REFUSED, Load
-from tests.proof.proxy import Cut, FaultProxy, Side, is_greeting
+from tests.proof.proxy import Cut, FaultProxy, Side, is_commit
 from tests.proof.stage import PROCESSES, Stage
 from tests.smtp_servers import Script, Step
 
@@ -25,7 +26,19 @@ CUTS = 6
 BURST = 2000
 COPIES = 1000
 NOBODY = b"nobody"
-ProxyName = Literal["notification_database", "email_database", "smtp"]
+TOPICS = (NOTIFICATION_EVENTS, NOTIFICATION_STATUS)
+UNREADABLE_VALUES = (
+    None,
+    b"",
+    b"{",
+    b"\xff\xfe",
+    b"[]",
+    b'{"event_type":"NO_SUCH_TYPE","schema_version":1}',
+    b'{"event_type":"EMAIL_SENT","schema_version":99}',
+    b'{"event_type":"EMAIL_SENT","schema_version":1}',
+)
+UNREADABLE = len(TOPICS) * len(UNREADABLE_VALUES)
+ProxyName = Literal["notification_database", "email_database", "smtp", "redis"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,12 +88,12 @@ def crash_in_replay(scene: Scene, *, point: CrashPoint) -> None:
     scene.stage.heal()
     arguments = ("replay_dead_letters", "--class", "recipient", "--reason", "the server was mended")
     environment = platform.environment("email_migrate", CRASH_POINT=f"{point}:2")
-    platform.run_command(["python", "email_project/manage.py", *arguments], environment, check=False)
-    left = platform.count("email", "dead_letters", open_letters)
-    assert left, "the command did not end amid the letters"
+    ended = platform.completed(["python", "email_project/manage.py", *arguments], environment)
+    assert ended.returncode == -signal.SIGKILL, f"the command ended with {ended.returncode}: {ended.stderr[-500:]}"
     scene.load.mix.refused = 0.0
     time.sleep(1)  # those on their way to the refusing server have come back
     platform.manage("email_project", *arguments)
+    assert platform.count("email", "dead_letters", open_letters) == 0
 
 
 def kill(scene: Scene, *, processes: Sequence[str]) -> None:
@@ -92,7 +105,7 @@ def kill(scene: Scene, *, processes: Sequence[str]) -> None:
 def kill_one_after_the_other(scene: Scene) -> None:
     for _ in range(6):
         kill(scene, processes=[scene.chance.choice(WORKERS)])
-        time.sleep(0.5)
+        scene.stage.wait_until_started()
 
 
 def end_one_after_the_other(scene: Scene) -> None:
@@ -188,40 +201,56 @@ def cut(scene: Scene, *, proxy: ProxyName, matches: Callable[[bytes], bool], sid
     )
 
 
-def cut_new_connections(scene: Scene) -> None:
-    """Connections are reused, so they are ended first."""
+def cut_new_connections(scene: Scene, *, matches: Callable[[bytes], bool], side: Side) -> None:
+    """Connections are reused, so those that are open are ended first."""
     found = scene.stage.smtp
     before = found.cuts_made
-    found.cut(Cut(matches=is_greeting, side=Side.BEFORE, times=2))
+    found.cut(Cut(matches=matches, side=side, times=2))
     found.reset_all()
     wait_until(lambda: found.cuts_made - before == 2, 90, "two new connections cut")
 
 
+def cut_commits_of_posts(scene: Scene, *, side: Side) -> None:
+    """Cuts at every COMMIT until some of them were those of requests, whose outcome the API then cannot know."""
+    unknown = scene.load.unknown_outcomes
+    scene.stage.notification_database.cut(Cut(matches=is_commit, side=side, times=10_000))
+    wait_until(lambda: scene.load.unknown_outcomes >= unknown + 3, 60, "three requests of unknown outcome")
+    scene.stage.notification_database.heal()
+
+
 def reset(scene: Scene, *, proxy: ProxyName) -> None:
+    before = proxy_of(scene, proxy).disturbed
     for _ in range(5):
         proxy_of(scene, proxy).reset_all()
         scene.load.wait_for_more(3)
+    assert proxy_of(scene, proxy).disturbed > before, "no connection was open"
 
 
 def partition(scene: Scene, *, proxy: ProxyName) -> None:
     found = proxy_of(scene, proxy)
+    before = found.disturbed
     found.black_hole()
     time.sleep(FREEZE_SECONDS)
     found.heal()
+    assert found.disturbed > before, "nothing was held back"
 
 
 def slow_answers(scene: Scene, *, proxy: ProxyName, seconds: float) -> None:
     found = proxy_of(scene, proxy)
+    before = found.disturbed
     found.answer_delay_seconds = seconds
     time.sleep(OUTAGE_SECONDS)
     found.answer_delay_seconds = 0.0
+    assert found.disturbed > before, "nothing was delayed"
 
 
 def refuse(scene: Scene, *, proxy: ProxyName) -> None:
     found = proxy_of(scene, proxy)
+    before = found.disturbed
     found.refuse()
     time.sleep(OUTAGE_SECONDS)
     found.heal()
+    assert found.disturbed > before, "nothing was refused"
 
 
 # What a mail server says
@@ -230,9 +259,8 @@ def refuse(scene: Scene, *, proxy: ProxyName) -> None:
 def answer(scene: Scene, *, steps: dict[str, list[Step | str]], mails: int = 15) -> None:
     scene.stage.script(Script(steps=steps))
     scene.stage.smtp.reset_all()
-    connections = len(scene.stage.scripted.connections)
     scene.load.wait_for_more(mails)
-    wait_until(lambda: len(scene.stage.scripted.connections) > connections, 60, "the server was asked")
+    wait_until(lambda: all(map(scene.stage.scripted.taken, steps)), 60, f"the server has said it at {', '.join(steps)}")
     time.sleep(2)
     scene.stage.heal()
 
@@ -253,28 +281,30 @@ def refuse_some_for_good(scene: Scene) -> None:
 
 
 def deliver_twice(scene: Scene, *, topic: str) -> None:
-    """Every record of a topic once more, in an order by chance."""
+    """Records of a topic once more, in an order by chance: all of this load's, and some that are older."""
     servers = scene.stage.services.kafka.bootstrap_servers
     found = [
         (bytes(message.key() or b""), bytes(message.value() or b""))
         for message in topics.messages(servers, topic)
         if message.key() != NOBODY
     ]
-    found = scene.chance.sample(found, min(len(found), COPIES))
+    own = {key.encode() for key in list(scene.load.accepted)}
+    again = [record for record in found if record[0] in own]
+    assert again, "no record of this load is on the topic"
+    older = [record for record in found if record[0] not in own]
+    again += scene.chance.sample(older, min(len(older), COPIES))
+    scene.chance.shuffle(again)
     producer = Producer({"bootstrap.servers": servers})
-    for key, value in found:
+    for key, value in again:
         producer.produce(topic, value, key)
         producer.poll(0)
     assert producer.flush(30) == 0
 
 
 def unreadable(scene: Scene) -> None:
-    servers = scene.stage.services.kafka.bootstrap_servers
-    producer = Producer({"bootstrap.servers": servers})
-    values = [None, b"", b"{", b"\xff\xfe", b"[]", b'{"event_type":"NO_SUCH_TYPE","schema_version":1}',
-              b'{"event_type":"EMAIL_SENT","schema_version":99}', b'{"event_type":"EMAIL_SENT","schema_version":1}']  # fmt: skip
-    for topic in (NOTIFICATION_EVENTS, NOTIFICATION_STATUS):
-        for value in values:
+    producer = Producer({"bootstrap.servers": scene.stage.services.kafka.bootstrap_servers})
+    for topic in TOPICS:
+        for value in UNREADABLE_VALUES:
             producer.produce(topic, value, NOBODY)
     assert producer.flush(30) == 0
 
@@ -293,6 +323,7 @@ def two_of_every_worker(scene: Scene) -> None:
     stage = scene.stage
     stage.replicas, before = stage.replicas + 1, stage.replicas
     stage.revive()
+    stage.wait_until_started()
     try:
         scene.load.burst(500)
         for name in WORKERS:

@@ -34,6 +34,7 @@ class Load:
     """Posts inside the `with` block. At its end each request that was begun has been answered 202, or is in `unanswered`.
 
     `reference` is the client_reference of each notification; `accepted` their ids, `held` those of them with on_uncertain=hold.
+    `refusals` counts requests that had to be repeated, `unknown_outcomes` those of them whose COMMIT was not answered.
     """
 
     platform: Platform
@@ -44,6 +45,8 @@ class Load:
     held: set[str] = field(default_factory=set)
     unanswered: list[str] = field(default_factory=list)
     refusals: int = 0
+    unknown_outcomes: int = 0
+    _abandoned: bool = False
     _ended: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -56,7 +59,8 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._abandoned = kind is not None
         self._ended.set()
         for thread in self._threads:
             thread.join()
@@ -96,7 +100,7 @@ class Load:
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         deadline = time.monotonic() + REPEAT_FOR_SECONDS
         last: Answer | str = "nothing was answered"
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self._abandoned:
             try:
                 answer = last = self.platform.request("POST", path, body, headers=headers)
             except (OSError, http.client.HTTPException) as error:
@@ -105,6 +109,7 @@ class Load:
                 if answer.status == 202:
                     self._note(body, answer)
                     return True
+                self.unknown_outcomes += b'"outcome-unknown"' in answer.body
                 if answer.status not in (409, 429, 503):
                     break
             self.refusals += 1

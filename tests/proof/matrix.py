@@ -1,12 +1,23 @@
 """The guarantee matrix: a row for each fault, and what each row must say."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 from uuid import UUID
 
 from tests.proof.faults import Fault
-from tests.proof.load import Load
+from tests.proof.load import REFUSED, Load
 from tests.proof.stage import Stage
+
+STATUSES = ("PENDING", "SENT", "FAILED", "UNCERTAIN")
+
+
+class Outcome(NamedTuple):
+    """A notification's row when all is over."""
+
+    status: str
+    announced: int
+    recipient: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,55 +52,74 @@ class Row:
 COLUMNS = [field.name for field in fields(Row) if field.name != "broken"]
 
 
-def row_of(fault: Fault, stage: Stage, load: Load, *, seconds: float, dead_letters: int) -> Row:
-    """Looks at the rows and the mails of a load that is over; `dead_letters` came meanwhile."""
-    platform = stage.platform
+def row_of(
+    fault: Fault, stage: Stage, load: Load, *, before: Mapping[str, int], seconds: float, dead_letters: int
+) -> Row:
+    """Looks at the rows and the mails of a load that is over; `before` are the mails that had come until it began, `dead_letters` those
+    that came meanwhile.
+    """
     statement = "SELECT id, status, possible_duplicates, recipient FROM notifications WHERE client_reference = %s"
     found = {
-        str(UUID(str(key))): (str(status), int(copies), str(recipient))
-        for key, status, copies, recipient in platform.sql("notification", statement, [load.reference])
+        str(UUID(str(key))): Outcome(str(status), int(copies), str(recipient))
+        for key, status, copies, recipient in stage.platform.sql("notification", statement, [load.reference])
     }
     mails = stage.mails()
     accepted = set(load.accepted)
+    by_status = {status: {key for key, row in found.items() if row.status == status} for status in STATUSES}
+    pending, sent, failed, uncertain = (by_status[status] for status in STATUSES)
+    refused_for_good = {key for key in failed if fault.mix.refused and found[key].recipient.startswith(REFUSED)}
     missing = accepted - found.keys()
-    unknown = found.keys() - accepted
-    refused_for_good = {key for key, row in found.items() if row[0] == "FAILED" and row[2].startswith("refused-")}
-    failed = {key for key, row in found.items() if row[0] == "FAILED"}
-    unsent = {key for key, row in found.items() if row[0] == "SENT" and not mails[key]}
-    extra = {key: mails[key] - 1 for key in accepted if mails[key] > 1}
-    unannounced = {key for key, copies in extra.items() if copies > found.get(key, ("", 0, ""))[1]}
-    resent = {key for key in load.held if mails[key] > 1}
-    pending = {key for key, row in found.items() if row[0] == "PENDING"}
-    lost = missing | unsent | (failed - refused_for_good)
+    unsent = {key for key in sent if not mails[key]}
+    extra = {key: mails[key] - 1 for key in found if mails[key] > 1}
     checks: list[tuple[str, Iterable[object]]] = [
         ("accepted and not stored", missing),
-        ("stored and never accepted", unknown),
+        ("stored and never accepted", found.keys() - accepted),
+        ("in none of the states", found.keys() - pending - sent - failed - uncertain),
         ("SENT and no mail", unsent),
         ("FAILED and nobody refused it", failed - refused_for_good),
-        ("copies that are not announced", unannounced),
-        ("held mails that were sent again", resent),
+        ("FAILED and it arrived", {key for key in failed if mails[key]}),
+        ("UNCERTAIN though it was to be sent again", uncertain - load.held),
+        ("copies that are not announced", {key for key, copies in extra.items() if copies > found[key].announced}),
+        ("held mails that were sent again", {key for key in load.held if mails[key] > 1}),
+        ("mails of none of these", {key for key in mails.keys() - found.keys() if mails[key] > before.get(key, 0)}),
         ("left open", pending),
         ("requests that were never accepted", load.unanswered),
         ("rows left to do", [f"{name}: {n}" for name, n in stage.open_by_table().items()]),
     ]
     broken = [f"{words}: {', '.join(map(str, list(items)[:5]))}" for words, items in checks if items]
-    if dead_letters and not fault.dead_letters:
-        broken.append(f"{dead_letters} dead letters of an outage")
-    if not accepted:
-        broken.append("nothing was accepted")
-    return Row(
+    row = Row(
         fault=fault.name,
         accepted=len(accepted),
-        sent=sum(row[0] == "SENT" for row in found.values()),
+        sent=len(sent),
         failed=len(failed),
-        lost=len(lost),
+        lost=len(missing | unsent | (failed - refused_for_good)),
         extra_copies=sum(extra.values()),
-        announced=sum(row[1] for row in found.values()),
-        uncertain=sum(row[0] == "UNCERTAIN" for row in found.values()),
+        announced=sum(row.announced for row in found.values()),
+        uncertain=len(uncertain),
         left_open=len(pending),
         seconds=round(seconds, 1),
-        broken=tuple(broken),
     )
+    return row.with_broken([*broken, *wrong_counts(fault, row, dead_letters)])
+
+
+def nothing_known(fault: Fault) -> Row:
+    """The row of a fault whose end was not seen."""
+    return replace(total([]), fault=fault.name)
+
+
+def wrong_counts(fault: Fault, row: Row, dead_letters: int) -> Iterator[str]:
+    """What a row says that its fault cannot have made."""
+    if not row.accepted:
+        yield "nothing was accepted"
+    if fault.dead_letters == "replayed":
+        if dead_letters < 1 or row.failed:
+            yield f"{row.failed} FAILED after all of {dead_letters} dead letters were replayed"
+    else:
+        expected = row.failed if fault.dead_letters == "failed" else fault.dead_letters
+        if dead_letters != expected:
+            yield f"{dead_letters} dead letters where {expected} are right"
+    if fault.is_none and (row.announced or row.uncertain):
+        yield "something is uncertain though nothing happened"
 
 
 def total(rows: Sequence[Row]) -> Row:

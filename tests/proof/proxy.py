@@ -67,6 +67,7 @@ class FaultProxy:
         self.target = target
         self.answer_delay_seconds = 0.0
         self.cuts_made = 0
+        self.disturbed = 0  # connections that were broken, messages and answers that were held back or delayed
         self.port = 0
         self._cuts: list[Cut] = []
         self._loop = asyncio.new_event_loop()
@@ -148,6 +149,7 @@ class FaultProxy:
 
     async def _reset_all(self) -> None:
         tasks = list(self._open)
+        self.disturbed += len(tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -161,6 +163,7 @@ class FaultProxy:
         try:
             await self._pass()
             if self._refusing:
+                self.disturbed += 1
                 return
             server = Peer(*await asyncio.open_connection(*self.target))
             await self._forward(client, server)
@@ -173,8 +176,10 @@ class FaultProxy:
                     peer.reset()
 
     async def _forward(self, client: "Peer", server: "Peer") -> None:
-        if (cut := self._take(b"")) is not None and cut.side is Side.BEFORE:
-            return
+        if (cut := self._take(b"")) is not None:
+            if cut.side is Side.BEFORE:
+                return
+            client.ends_with = cut.side
         answers = asyncio.create_task(self._forward_answers(client, server))
         messages = asyncio.create_task(self._forward_messages(client, server))
         try:
@@ -203,6 +208,7 @@ class FaultProxy:
         while answer := await server.read():
             await self._pass()
             if self.answer_delay_seconds:
+                self.disturbed += 1
                 await asyncio.sleep(self.answer_delay_seconds)
             if client.ends_with is Side.AFTER:
                 return
@@ -212,6 +218,8 @@ class FaultProxy:
 
     async def _pass(self) -> None:
         assert self._passing
+        if not self._passing.is_set():
+            self.disturbed += 1
         await self._passing.wait()
 
     def _take(self, message: bytes) -> Cut | None:

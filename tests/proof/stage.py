@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from confluent_kafka import KafkaException
+
 from manage_scripts.services import Services, SinkReader
 from tests.end_to_end.platform import EMAIL_SERVICES, WORKERS, Platform, RunningProcess, wait_until
 from tests.proof.proxy import FaultProxy
@@ -43,6 +45,10 @@ def _address(url: str) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
+def _notification_id(message_id: str) -> str:
+    return message_id.strip("<>").partition("@")[0]
+
+
 def _through(url: str, proxy: FaultProxy) -> str:
     parts = urlsplit(url)
     credentials = parts.netloc.rpartition("@")[0]
@@ -51,17 +57,21 @@ def _through(url: str, proxy: FaultProxy) -> str:
 
 @dataclass(slots=True)
 class Stage:
-    """`replicas` of each worker run; those with the higher numbers are spared where a fault ends a process."""
+    """`replicas` of each worker run; the oldest of each is spared where a fault ends one of them.
+
+    `died` are processes that ended though nothing ended them.
+    """
 
     platform: Platform
     notification_database: FaultProxy
     email_database: FaultProxy
     smtp: FaultProxy
+    redis: FaultProxy
     scripted: ScriptedSmtpServer
     replicas: int = 1
     _sink: SinkReader | None = None
     _mails: Counter[str] = field(default_factory=Counter)
-    _scripted_seen: int = 0
+    died: list[str] = field(default_factory=list)
 
     @property
     def services(self) -> Services:
@@ -69,7 +79,7 @@ class Stage:
 
     @property
     def proxies(self) -> tuple[FaultProxy, ...]:
-        return (self.notification_database, self.email_database, self.smtp)
+        return (self.notification_database, self.email_database, self.smtp, self.redis)
 
     def start(self) -> None:
         self.platform.overrides = dict(QUICK_SETTINGS)
@@ -83,7 +93,8 @@ class Stage:
         return {
             **environment,
             "DATABASE_URL": _through(environment["DATABASE_URL"], database),
-            "EMAIL_URL": f"smtp://127.0.0.1:{self.smtp.port}",
+            "EMAIL_URL": _through(environment["EMAIL_URL"], self.smtp),
+            "REDIS_URL": _through(environment["REDIS_URL"], self.redis),
         }
 
     # Processes
@@ -93,6 +104,11 @@ class Stage:
 
     def revive(self) -> None:
         """Starts what does not run, as a supervisor does; called also where all runs."""
+        self.died += [
+            f"{process.name} ended with {process.popen.returncode}: {process.log[-500:]}"
+            for process in self.platform.processes
+            if process.popen.poll() not in (None, 0, -signal.SIGKILL)
+        ]
         self.platform.processes[:] = [p for p in self.platform.processes if p.popen.poll() is None]
         for name in PROCESSES:
             wanted = 1 if name == "notification_api" else self.replicas
@@ -151,12 +167,10 @@ class Stage:
         """How often each mail arrived, whole, by notification id, since the stage was set."""
         if self._sink is None:
             self._sink = SinkReader(self.services.smtp_sink.dump_path)
-        new = [*self._sink.read_new()]
-        received = self.scripted.received
-        new += [mail.message_id for mail in received[self._scripted_seen :]]
-        self._scripted_seen = len(received)
-        self._mails.update(name.strip("<>").partition("@")[0] for name in new)
-        return self._mails
+        self._mails.update(map(_notification_id, self._sink.read_new()))
+        # The scripted server has a mail before it says what becomes of it; without an answer it has it all the same.
+        arrived = [mail for mail in list(self.scripted.received) if not mail.refused]
+        return self._mails + Counter(_notification_id(mail.message_id) for mail in arrived)
 
     # What is left to do
 
@@ -170,17 +184,28 @@ class Stage:
         found["notifications"] = self.platform.count("notification", "notifications", waiting)
         return {name: n for name, n in found.items() if n}
 
+    def wait_until_started(self) -> None:
+        """Returns when every process has come to its work."""
+        for process in list(self.platform.processes):
+            wait_until(lambda pid=process.popen.pid: handles_sigterm(pid), 30, f"{process.name} works")  # type: ignore[misc]
+
     def dead_letters(self) -> int:
         return sum(self.platform.count(service, "dead_letters") for service in ("notification", "email"))
 
-    def converge(self, timeout_seconds: float) -> float:
-        """Waits until nothing is left to do and no record is unread; returns the seconds it took, the limit where it did not."""
-        began = time.monotonic()
-        while time.monotonic() - began < timeout_seconds:
-            if not self.open_rows() and self.platform.lag() == 0 and not self.open_rows():
-                break
+    def converge(self, timeout_seconds: float) -> bool:
+        """Waits until nothing is left to do and no record is unread; False where that is not so in time."""
+        deadline = time.monotonic() + timeout_seconds
+        while self.open_rows() or self._lag() or self.open_rows():
+            if time.monotonic() >= deadline:
+                return False
             time.sleep(0.25)
-        return time.monotonic() - began
+        return True
+
+    def _lag(self) -> int:
+        try:
+            return self.platform.lag()
+        except KafkaException:  # a broker that was just started may not know all its partitions yet
+            return 1
 
 
 def handles_sigterm(pid: int) -> bool:
@@ -205,22 +230,22 @@ def has_crashed(process: RunningProcess) -> bool:
 def stage(services_folder: Path, logs: Path, replicas: int = 1) -> Iterator[Stage]:
     """A stage that is set, on services in `services_folder`; all ends with the block."""
     services = Services(services_folder)
-    services.stop("kafka")
-    services.kafka.wipe()  # records of an earlier run in this folder would be orphans
-    services.start()
-    environment = services.environment()
     with contextlib.ExitStack() as stack:
         stack.callback(services.stop)
+        services.stop("kafka")
+        services.kafka.wipe()  # records of an earlier run in this folder would be orphans
+        services.start()
+        environment = services.environment()
         platform = stack.enter_context(Platform(services, logs))
         database = _address(environment["NOTIFICATION_DATABASE_URL"])
-        proxies = [FaultProxy(database), FaultProxy(database), FaultProxy(_address(environment["EMAIL_URL"]))]
-        for proxy in proxies:
-            stack.enter_context(proxy)
+        targets = (database, database, _address(environment["EMAIL_URL"]), _address(environment["REDIS_URL"]))
+        proxies = [stack.enter_context(FaultProxy(target)) for target in targets]
         found = Stage(
             platform=platform,
             notification_database=proxies[0],
             email_database=proxies[1],
             smtp=proxies[2],
+            redis=proxies[3],
             scripted=stack.enter_context(ScriptedSmtpServer()),
             replicas=replicas,
         )

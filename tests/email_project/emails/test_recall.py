@@ -11,6 +11,7 @@ from shared_events.contracts.events import EmailSent, EmailStatusKnown, EmailUnc
 from shared_events.outbox.models import OutboxEvent
 from tests.email_project.factories import ago, attempts, record, reports, store
 from tests.email_project.senders import state
+from tests.shared_events.probes import counted_sql
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fault(61)]
 Status = SentEmail.Status
@@ -66,6 +67,14 @@ def test_a_mail_in_a_workers_hands_is_left_to_it(status: str) -> None:
     mail = SentEmail.objects.values().get()
     recall(pk, "SENT", sent_at=SENT_AT, generation=9, possible_duplicates=9)
     assert (state(pk).lease_token, SentEmail.objects.values().get()) == (7, mail)
+
+
+def test_no_body_is_read_to_recall_a_mail() -> None:
+    pk = store(status=Status.UNCERTAIN, status_version=5, uncertain_since=now(), due_at=None)[0]
+    with counted_sql() as sql:
+        recall(pk, "SENT", sent_at=SENT_AT)
+    assert state(pk).status == "SENT"
+    assert not [read for read in sql.of("SELECT") if "`html`" in read or '"html"' in read]
 
 
 def test_a_mail_that_is_not_known_at_all_is_not_made() -> None:

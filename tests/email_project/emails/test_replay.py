@@ -1,6 +1,7 @@
 """Replaying dead letters of the e-mail service: judged, guarded, audited."""
 
 import re
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,7 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from email_project.emails.models import SentEmail
+from email_project.emails.models import Restore, SentEmail
 from email_project.emails.outcomes import Kind
 from email_project.emails.replay import MailReplayer
 from email_project.emails.settlement import settle
@@ -63,6 +64,15 @@ def test_a_replay_is_audited() -> None:
         letter.pk,
         "the mailbox exists now",
     )
+
+
+@pytest.mark.fault(61)
+@pytest.mark.parametrize(("since", "copies"), [(1, 3), (-1, 2)], ids=["failed before the restore", "failed after it"])
+def test_a_replay_of_what_failed_before_a_restore_counts_as_a_possible_copy(since: int, copies: int) -> None:
+    letter = failed(possible_duplicates=2)
+    Restore.objects.create(restored_at=letter.created_at + timedelta(seconds=since), floor=1, consumed={})
+    list(replay([letter], MailReplayer(), ORDER))
+    assert (mail_of(letter).possible_duplicates, reports()[-1].possible_duplicates) == (copies, copies)
 
 
 @pytest.mark.fault(57)

@@ -11,6 +11,7 @@ from shared_events.contracts.events import EmailResolutionRequested, encode, new
 from shared_events.dead_letters.models import DeadLetter
 from shared_events.kafka.consumer import Record
 from tests.email_project.factories import ago, created, record, reports, store
+from tests.shared_events.probes import counted_sql
 
 pytestmark = pytest.mark.django_db
 
@@ -84,6 +85,14 @@ def test_a_mail_that_was_not_delivered_can_be_replayed_later() -> None:
     handle(request(mail, "not_delivered"))
     letter = DeadLetter.objects.get(notification_id=mail)
     assert (letter.letter_class, letter.generation, letter.cause) == ("operator", 1, "the recipient said so")
+
+
+@pytest.mark.parametrize(("resolution", "bodies"), [("delivered", 0), ("resend", 0), ("not_delivered", 1)])
+def test_a_body_is_read_only_for_a_dead_letter(resolution: str, bodies: int) -> None:
+    mail = uncertain(html="<p>Welcome</p>")
+    with counted_sql() as sql:
+        handle(request(mail, resolution))
+    assert len([read for read in sql.of("SELECT") if "`html`" in read or '"html"' in read]) == bodies
 
 
 @pytest.mark.fault(57)

@@ -76,6 +76,11 @@ def test_a_resolution_is_written_with_its_report_and_its_audit_entry(
     assert (entry.operator, entry.reason) == ("staff:ada", "seen in the server's log")
 
 
+def test_the_page_shows_what_the_relay_hosts_log_is_searched_by(staff: Client) -> None:
+    page = ask(staff, *uncertain(uncertain_phase="restored", uncertain_host="mx", message_id="<a@b>")).content.decode()
+    assert "<td>restored</td><td>mx</td><td>&lt;a@b&gt;</td>" in page
+
+
 def test_the_page_shows_what_each_answer_would_do_and_changes_nothing(staff: Client) -> None:
     uncertain_one, late = uncertain(possible_duplicates=2)[0], uncertain(send_before=ago(minutes=1))[0]
     (sent,) = store(status=Status.SENT, due_at=None)

@@ -155,3 +155,19 @@ def test_two_senders_over_one_table_send_each_mail_once(mariadb: None, server: S
         (Status.SENT, 1, 0)
     }
     assert len(reports()) == 300
+
+
+@pytest.mark.fault(47)
+def test_what_became_of_an_earlier_claim_does_not_release_the_lease_of_a_later_one() -> None:
+    sender = Sending().sender
+    pk = store()[0]
+    earlier, later = (
+        Delivery.of_row(SentEmail.claim(batch=1, lease_seconds=-1, token=sender.token)[0], leased_until=1e12)
+        for _ in range(2)
+    )
+    SentEmail.objects.filter(pk=pk).update(due_at=in_seconds(60))
+    sender._held[pk] = later
+    sender._note(result(earlier, None))
+    assert not sender._unsettled
+    sender._note(result(later, None))
+    assert list(sender._unsettled) == [pk]

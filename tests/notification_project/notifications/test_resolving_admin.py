@@ -8,6 +8,7 @@ from django.test import Client
 from django.urls import reverse
 
 from notification_project.notifications.models import Notification
+from notification_project.notifications.resolution import request_resolution
 from shared_events.contracts.events import EmailResolutionRequested, decode
 from shared_events.dead_letters.models import AuditEntry
 from shared_events.outbox.models import OutboxEvent
@@ -67,6 +68,17 @@ def test_a_request_is_stored_and_audited_and_uncertain_stands(staff: Client) -> 
     assert (entry.action, entry.subject_id, entry.operator) == ("resolve", row.pk, "staff:ada")
     row.refresh_from_db()
     assert row.status == "UNCERTAIN"
+
+
+def test_a_reason_that_is_too_long_for_its_column_is_cut(staff: Client) -> None:
+    request_resolution(uncertain(), "resend", reason="ä" * 600, operator="ops")
+    assert (len(requests()[0].reason), len(AuditEntry.objects.get().reason)) == (500, 500)
+
+
+def test_the_page_shows_what_the_relay_hosts_log_is_searched_by(staff: Client) -> None:
+    page = ask(staff, uncertain()).content.decode()
+    assert "<td>reply</td><td>relay</td><td>&lt;a@b&gt;</td>" in page
+    assert "It is not known whether these mails arrived." in page
 
 
 @pytest.mark.fault(57)

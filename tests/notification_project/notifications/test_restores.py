@@ -4,8 +4,11 @@ from datetime import timedelta
 from io import StringIO
 from typing import Any
 
+import hypothesis
 import pytest
 from django.core.management import CommandError, call_command
+from hypothesis import given
+from hypothesis import strategies as st
 
 from notification_project.notifications import status
 from notification_project.notifications.models import Notification
@@ -14,6 +17,7 @@ from shared_events.contracts.events import (
     Attempt,
     EmailDeferred,
     EmailFailed,
+    EmailReplayed,
     EmailSent,
     EmailStatusKnown,
     EmailUncertain,
@@ -41,6 +45,7 @@ FIELDS: dict[type[Any], dict[str, Any]] = {
     EmailFailed: {"failure": Failure(failure_class="policy", code="5.7.1", detail="no")},
     EmailDeferred: {"next_attempt_at": ahead(minutes=5)},
     EmailUncertain: {"uncertain": RESTORED},
+    EmailReplayed: {},
 }
 
 
@@ -114,6 +119,51 @@ def test_a_restored_mail_that_knows_fewer_attempts_does_not_shorten_the_timeline
     row = NotificationFactory.create(status_version=3, attempts=[{"n": 1}, {"n": 2}])
     merge(row, (EmailUncertain, FLOOR, {"generation": FLOOR}))
     assert (row.status, row.attempts) == ("UNCERTAIN", [{"n": 1}, {"n": 2}])
+
+
+REPLAYED_THEN_RESTORED: list[Report] = [
+    (EmailReplayed, 5, {"generation": 1}),
+    (EmailFailed, FLOOR, {"generation": 0}),
+]
+RESENT_THEN_RESTORED: list[Report] = [
+    (EmailDeferred, 5, {"possible_duplicates": 2, "attempts": [ATTEMPT]}),
+    (EmailUncertain, FLOOR, {"generation": FLOOR, "possible_duplicates": 0}),
+]
+
+
+@pytest.mark.parametrize("split", [0, 1], ids=["together", "one by one"])
+@pytest.mark.parametrize(
+    ("reports", "expected"),
+    [(REPLAYED_THEN_RESTORED, ("PENDING", 1, 0, 0)), (RESENT_THEN_RESTORED, ("UNCERTAIN", FLOOR, 2, 1))],
+)
+def test_grouping_loses_no_generation_and_no_copies(reports: list[Report], expected: Any, split: int) -> None:
+    row = NotificationFactory.create(status="FAILED", status_version=1)
+    for batch in (reports[:split], reports[split:]):
+        merge(row, *batch)
+    assert (row.status, row.generation, row.possible_duplicates, len(row.attempts)) == expected
+    assert [(known.generation, known.possible_duplicates) for known in reminders()] == [expected[1:3]]
+
+
+reports_of_one_mail = st.lists(
+    st.builds(
+        lambda kind, version, generation, copies: (kind, version, {"generation": generation, "possible_duplicates": copies}),
+        st.sampled_from([*FIELDS]), st.integers(1, 4), st.integers(0, 2), st.integers(0, 2),
+    ),
+    min_size=2, max_size=5,
+)  # fmt: skip
+
+
+@hypothesis.settings(max_examples=30, deadline=None)
+@given(reports=reports_of_one_mail, split=st.integers(0, 5))
+def test_any_grouping_of_reports_ends_in_the_same_row_and_the_same_reminders(reports: list[Report], split: int) -> None:
+    def outcome(*batches: list[Report]) -> Any:
+        row = NotificationFactory.create()
+        for batch in batches:
+            merge(row, *batch)
+        is_reminded = any(known.notification_id == row.pk for known in reminders())
+        return row.status, row.status_version, row.generation, row.possible_duplicates, is_reminded
+
+    assert outcome(reports[:split], reports[split:]) == outcome(*[[report] for report in reports])
 
 
 ORDINARY: list[list[Report]] = [
@@ -197,6 +247,7 @@ def test_the_command_says_what_it_did_and_refuses_while_the_relay_runs() -> None
     restored(reconcile_at=now() - timedelta(minutes=1))
     out = StringIO()
     call_command("after_restore", stdout=out)
+    assert "the API writes no row of process_state" in out.getvalue()
     assert "1 notifications seen: 1 open ones are due for reconciling" in out.getvalue()
     ProcessState.objects.create(id="host:1:relay_outbox", command="relay_outbox", started_at=now(), updated_at=now())
     with pytest.raises(CommandError, match="host:1:relay_outbox"):

@@ -112,6 +112,7 @@ class ScriptedConsumer:
         self.script = script
         self.committed: list[tuple[int, int]] = []
         self.calls: list[str] = []
+        self.is_paused = False
 
     def subscribe(self, _topics: list[str], *, on_revoke: Callable[..., None], on_lost: Callable[..., None]) -> None:
         self.on_revoke = on_revoke
@@ -120,7 +121,7 @@ class ScriptedConsumer:
         while self.script and isinstance(number := self.script[0], int):
             self.script.pop(0)
             self.on_revoke(self, [TopicPartition(TOPIC, number)])
-        return self.script.pop(0) if self.script else None
+        return self.script.pop(0) if self.script and not self.is_paused else None
 
     def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
         assert asynchronous
@@ -131,6 +132,8 @@ class ScriptedConsumer:
 
     def pause(self, _partitions: object) -> None:
         self.calls.append("pause")
+        self.is_paused = True
 
     def resume(self, _partitions: object) -> None:
         self.calls.append("resume")
+        self.is_paused = False

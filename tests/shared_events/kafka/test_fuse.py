@@ -39,10 +39,10 @@ class Fused(Looping):
         return self.loop._fuse.reason
 
 
-def test_a_run_beyond_the_limit_writes_none_of_them_and_commits_nothing() -> None:
+def test_a_run_beyond_the_limit_writes_none_of_them_and_commits_none() -> None:
     fused = Fused(Handler(bad=values(10, first=1)), arrivals(11))
     fused.run()
-    assert (fused.letters, fused.consumer.committed) == ([], [])
+    assert (fused.letters, fused.consumer.committed) == ([], [(0, 1)])
     assert not fused.is_whole()
 
 
@@ -144,4 +144,52 @@ def test_a_partition_that_goes_takes_its_held_records_and_the_warning_along() ->
 def test_while_it_is_blown_memory_does_not_grow_with_the_topic() -> None:
     fused = Fused(Handler(bad=values(3000)), arrivals(3000))
     fused.run(100)
-    assert len(fused.loop._pending) <= 600  # a paused consumer hands nothing over; this one does not pause
+    assert len(fused.loop._pending) <= 600
+
+
+def test_one_that_can_be_handled_frees_what_an_earlier_run_had_paused() -> None:
+    trickle: list[Arrived | int | None] = []
+    for offset in range(26):
+        trickle += [Arrived(0, offset), None]
+    fused = Fused(Handler(bad=values(LIMIT + 1, first=1)), trickle)
+    fused.run(80)
+    assert fused.letters == values(LIMIT + 1, first=1)
+    assert len(fused.handler.handled) == 26 - (LIMIT + 1)
+    assert (fused.consumer.committed[-1], fused.is_whole()) == ((0, 26), True)
+
+
+def test_a_record_that_is_held_after_an_outage_at_the_start_is_freed_by_the_next() -> None:
+    handler = Handler(bad=values(1))
+    handler.is_away = True
+    fused = Fused(handler, [*arrivals(1), None, None, None, None, *arrivals(19, first=1)])
+    fused.run(3)
+    handler.is_away = False
+    fused.run(20)
+    assert (fused.letters, handler.handled) == (values(1), values(19, first=1))
+    assert fused.consumer.committed[-1] == (0, 20)
+
+
+def test_what_was_handled_beside_held_records_is_handled_once_and_committed_up_to_the_first_of_them() -> None:
+    handler = Handler(bad=values(LIMIT + 1, first=3))
+    fused = Fused(handler, [*arrivals(3), Arrived(1, 0), *arrivals(LIMIT + 1, first=3)])
+    fused.run(10)
+    assert handler.handled == [*values(3), b"1/0"]
+    assert fused.consumer.committed == [(0, 3), (1, 1)]
+    handler.bad = set()
+    fused.run(2)
+    assert handler.handled == [*values(3), b"1/0", *values(LIMIT + 1, first=3)]
+    assert fused.consumer.committed[-1] == (0, 3 + LIMIT + 1)
+
+
+def test_what_was_handled_behind_a_held_record_is_committed_with_it() -> None:
+    handler = Handler(bad=values(1))
+    bad_ones = [Arrived(1, offset) for offset in range(LIMIT + 1)]
+    handler.bad |= {record.value() for record in bad_ones}
+    fused = Fused(handler, [*arrivals(3), *bad_ones])
+    fused.run(3)
+    assert handler.handled == values(2, first=1)
+    assert fused.consumer.committed == []
+    handler.bad = set()
+    fused.run(2)
+    assert handler.handled[2:] == [*values(1), *(record.value() for record in bad_ones)]
+    assert sorted(fused.consumer.committed) == [(0, 3), (1, LIMIT + 1)]

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from django.db import OperationalError
 from django.test import Client
 
 from shared_events.runtime.breaker import CircuitBreaker
@@ -51,6 +52,27 @@ def test_a_row_is_renewed_every_ten_seconds_and_not_in_each_round(clock: Clock) 
     clock.now += WRITE_EVERY_SECONDS
     report.write()
     assert ProcessState.objects.get().updated_at > LONG_AGO
+
+
+def test_a_database_that_is_away_is_asked_again_after_ten_seconds_and_never_stops_the_work(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = StateReport("relay_outbox", [], clock=clock)
+    tries = []
+
+    def fail(_found: object) -> None:
+        tries.append(clock.now)
+        raise OperationalError(2006, "Server has gone away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "_store", fail)
+        for _ in range(25):
+            report.write()
+            clock.now += 1
+    assert tries == [1_000, 1_010, 1_020]
+    clock.now += WRITE_EVERY_SECONDS
+    report.write()
+    assert ProcessState.objects.count() == 1
 
 
 def test_an_orderly_end_removes_the_row(clock: Clock) -> None:

@@ -23,7 +23,9 @@ class Command(BaseCommand):
             "--hold-waiting",
             action="store_true",
             help="hold what waits in Kafka as well: where consumers were killed, or lost the database while they ran, "
-            "the last records that they took in may not be committed as consumed",
+            "or where their circuit `fuse` was open, the last records that they took in may not be committed as consumed; and where "
+            "notification_project's circuit `kafka` was open or its relay was killed within OUTBOX_LEASE_SECONDS before, an event may be "
+            "in Kafka twice",
         )
 
     def handle(self, *_args: Any, hold_waiting: bool, **_options: Any) -> None:
