@@ -5,8 +5,7 @@
 
     python -m tests.smtp_servers --script script.json --record mails.jsonl
 
-The process prints its port, then serves until SIGTERM. It looks at the script file before each answer, so that a change
-takes effect at once.
+The process prints its port, then serves until SIGTERM; a change of the script file takes effect at its next answer.
 """
 
 import argparse

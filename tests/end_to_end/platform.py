@@ -22,6 +22,7 @@ import redis
 from manage_scripts.services import Services, SinkReader
 from tests.end_to_end import topics
 from tests.end_to_end.database import query
+from tests.end_to_end.processes import RunningProcess
 from tests.manage_scripts.compose_file import command_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,30 +48,6 @@ class Answer:
 
     def json(self) -> Any:
         return json.loads(self.body)
-
-
-@dataclass(slots=True)
-class RunningProcess:
-    """A process of the product. `name` is its service in docker-compose.yml."""
-
-    name: str
-    popen: subprocess.Popen[bytes]
-    log_path: Path
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
-
-    def terminate(self, timeout_seconds: float = 40) -> int:
-        """SIGTERM; returns the exit code."""
-        self.popen.send_signal(signal.SIGTERM)
-        return self.popen.wait(timeout_seconds)
-
-    def kill(self) -> None:
-        """SIGKILL to it and its children."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.popen.pid, signal.SIGKILL)
-        self.popen.wait(10)
 
 
 def wait_until(condition: Callable[[], object], timeout_seconds: float, what: str) -> None:

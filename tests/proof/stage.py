@@ -12,7 +12,8 @@ from urllib.parse import urlsplit, urlunsplit
 from confluent_kafka import KafkaException
 
 from manage_scripts.services import Services, SinkReader
-from tests.end_to_end.platform import EMAIL_SERVICES, WORKERS, Platform, RunningProcess, wait_until
+from tests.end_to_end.platform import EMAIL_SERVICES, WORKERS, Platform, wait_until
+from tests.end_to_end.processes import RunningProcess
 from tests.proof.proxy import FaultProxy
 from tests.smtp_servers import Script, ScriptedSmtpServer
 
