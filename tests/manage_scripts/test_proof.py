@@ -248,7 +248,7 @@ def test_the_matrix_is_written_between_its_markers_and_nothing_else_changes() ->
 def test_the_total_sums_up_and_tells_the_slowest() -> None:
     row = looked_at({"a": ("SENT", 1)}, {"a": 2})
     summary = total([row, row])
-    assert (summary.fault, summary.accepted, summary.extra_copies, summary.seconds) == ("2 faults", 2, 2, 1.2)
+    assert (summary.fault, summary.accepted, summary.extra_copies, summary.seconds) == ("all 2 rows", 2, 2, 1.2)
 
 
 def run_prove(*arguments: str) -> subprocess.CompletedProcess[str]:

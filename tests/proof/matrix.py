@@ -129,7 +129,7 @@ def total(rows: Sequence[Row]) -> Row:
         return sum(getattr(row, name) for row in rows)
 
     return Row(
-        fault=f"{len(rows)} faults",
+        fault=f"all {len(rows)} rows",
         accepted=sum_of("accepted"),
         sent=sum_of("sent"),
         failed=sum_of("failed"),

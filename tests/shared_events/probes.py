@@ -4,9 +4,11 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from typing import Any
 from unittest.mock import patch
 
+from django.core.management import call_command
 from django.db import connection
 
 UNCOUNTED = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT", "BEGIN", "SET ")
@@ -66,3 +68,14 @@ def counted_sql() -> Iterator[Sql]:
     really_commit = connection._commit  # type: ignore[attr-defined]
     with connection.execute_wrapper(note), patch.object(connection, "_commit", commit):
         yield counted
+
+
+def consistency_table() -> tuple[int, dict[str, str]]:
+    """The exit code of `check_consistency`, and what stands behind each of its sentences."""
+    out = StringIO()
+    code = 0
+    try:
+        call_command("check_consistency", stdout=out, stderr=StringIO())
+    except SystemExit as end:
+        code = int(str(end.code))
+    return code, {line[:72].strip(): line[72:].strip() for line in out.getvalue().splitlines()}

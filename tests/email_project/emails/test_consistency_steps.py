@@ -1,29 +1,17 @@
 """`check_consistency` says of every mail where it is, and names those that nobody would take on."""
 
-from io import StringIO
 from typing import Any
 
 import pytest
-from django.core.management import call_command
 
 from email_project.emails.models import SentEmail
 from tests.email_project.factories import ago, ahead, store
+from tests.shared_events.probes import consistency_table
 
 pytestmark = pytest.mark.django_db
 Status = SentEmail.Status
 
 LEASED = {"lease_token": 7, "due_at": ahead(minutes=1)}
-
-
-def table() -> tuple[int, dict[str, str]]:
-    """The exit code, and what stands behind each sentence."""
-    out = StringIO()
-    code = 0
-    try:
-        call_command("check_consistency", stdout=out, stderr=StringIO())
-    except SystemExit as end:
-        code = int(str(end.code))
-    return code, {line[:72].strip(): line[72:].strip() for line in out.getvalue().splitlines()}
 
 
 @pytest.mark.parametrize(
@@ -42,13 +30,13 @@ def table() -> tuple[int, dict[str, str]]:
 )
 def test_each_is_counted_in_its_step(fields: dict[str, Any], step: str) -> None:
     store(**{"status_version": 1, **fields})
-    _, lines = table()
+    _, lines = consistency_table()
     assert {words for words, count in lines.items() if count == "1"} == {step, "all"}
     assert lines["every accepted one is final or owned by a live step"] == "holds"
 
 
 def test_one_that_nobody_would_take_on_is_in_no_step() -> None:
     store(2, due_at=None)
-    code, lines = table()
+    code, lines = consistency_table()
     assert (code, lines["every accepted one is final or owned by a live step"]) == (1, "BROKEN by 2 rows")
     assert lines["all"] == "2"

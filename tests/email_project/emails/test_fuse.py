@@ -24,22 +24,11 @@ pytestmark = pytest.mark.django_db
 RECORDS = 60
 
 
-class Notified(Arrived):
-    """A notification's event as it arrived."""
-
-    def __init__(self, offset: int, event: bytes) -> None:
-        super().__init__(0, offset)
-        self._event = event
-
-    def value(self) -> bytes:
-        return self._event
-
-
 def process(topic: Sequence[bytes], rounds: int = 8) -> tuple[ScriptedConsumer, CircuitBreaker]:
     """A process that reads all of `topic`, from its start on."""
     clock = Clock()
     fuse = fuse_circuit(clock=clock)
-    consumer = ScriptedConsumer([Notified(offset, event) for offset, event in enumerate(topic)])
+    consumer = ScriptedConsumer([Arrived(0, offset, event) for offset, event in enumerate(topic)])
     handle = Intake(NoPool(), ring=lambda: None).handle
     loop = ConsumerLoop(
         consumer,  # type: ignore[arg-type]

@@ -1,34 +1,22 @@
 """`check_consistency` says of every notification where it is, and names those that nobody would take on."""
 
-from io import StringIO
 from typing import Any
 
 import pytest
-from django.core.management import call_command
 
 from tests.notification_project.factories import NotificationFactory, OutboxEventFactory, ago, ahead
+from tests.shared_events.probes import consistency_table
 
 pytestmark = pytest.mark.django_db
 
 WAITING = {"status": "PENDING", "due_at": ago(seconds=1), "published_at": None}
 
 
-def table() -> tuple[int, dict[str, str]]:
-    """The exit code, and what stands behind each sentence."""
-    out = StringIO()
-    code = 0
-    try:
-        call_command("check_consistency", stdout=out, stderr=StringIO())
-    except SystemExit as end:
-        code = int(str(end.code))
-    return code, {line[:72].strip(): line[72:].strip() for line in out.getvalue().splitlines()}
-
-
 def step_of(event: dict[str, Any] | None, **fields: Any) -> set[str]:
     row = NotificationFactory.create(**fields)
     if event is not None:
         OutboxEventFactory.create(notification=row, **event)
-    code, lines = table()
+    code, lines = consistency_table()
     assert lines["all"] == "1"
     assert (code == 0) == (lines["every accepted one is final or owned by a live step"] == "holds")
     return {words for words, count in lines.items() if count == "1" and words != "all"}
@@ -60,5 +48,5 @@ def test_each_is_counted_in_its_step(event: dict[str, Any], fields: dict[str, An
 )
 def test_one_that_nobody_would_take_on_is_in_no_step(event: dict[str, Any] | None, fields: dict[str, Any]) -> None:
     assert step_of(event, **fields) == set()
-    code, lines = table()
+    code, lines = consistency_table()
     assert (code, lines["every accepted one is final or owned by a live step"]) == (1, "BROKEN by 1 rows")

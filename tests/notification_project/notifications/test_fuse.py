@@ -20,20 +20,9 @@ pytestmark = pytest.mark.django_db
 RECORDS = 60
 
 
-class Reported(Arrived):
-    """A status as it arrived."""
-
-    def __init__(self, offset: int, event: bytes) -> None:
-        super().__init__(0, offset)
-        self._event = event
-
-    def value(self) -> bytes:
-        return self._event
-
-
 def process(topic: Sequence[bytes]) -> ScriptedConsumer:
     clock = Clock()
-    consumer = ScriptedConsumer([Reported(offset, event) for offset, event in enumerate(topic)])
+    consumer = ScriptedConsumer([Arrived(0, offset, event) for offset, event in enumerate(topic)])
 
     def handle(records: Sequence[Record]) -> None:
         status.handle(records)

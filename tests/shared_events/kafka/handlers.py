@@ -75,10 +75,11 @@ class Looping:
 
 
 class Arrived:
-    """A message as librdkafka hands it over."""
+    """A message as librdkafka hands it over; its value says where it stands, unless one is given."""
 
-    def __init__(self, partition: int, offset: int) -> None:
+    def __init__(self, partition: int, offset: int, value: bytes | None = None) -> None:
         self._place = partition, offset
+        self._value = value
 
     def topic(self) -> str:
         return TOPIC
@@ -96,7 +97,7 @@ class Arrived:
         return b"key"
 
     def value(self) -> bytes:
-        return b"%d/%d" % self._place
+        return b"%d/%d" % self._place if self._value is None else self._value
 
     def headers(self) -> None:
         return None
