@@ -1,10 +1,15 @@
 """How far a group has come on a topic: what it committed, and the end where it committed nothing."""
 
 import contextlib
+import itertools
 import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from shared_events.kafka.offsets import consumed_offsets
 from tests.shared_events.kafka.conftest import Broker
@@ -52,6 +57,56 @@ def test_all_that_is_present_can_be_asked_for(real_broker: Broker, group: str, t
     commit(real_broker, group, topic, 0)
     found = consumed_offsets(real_broker.common, group=group, topic=topic, all_present=True)
     assert found == {0: PRESENT, 1: PRESENT}
+
+
+def answering_first(monkeypatch: pytest.MonkeyPatch, codes: Iterator[int]) -> list[int]:
+    """Has the group's coordinator answer with each of `codes` before it answers at all. A broker does so for the moment in which it
+    takes a group over, which no test can hold it in. The list that is returned grows by what was answered."""
+    ask = AdminClient.list_consumer_group_offsets
+    answered = []
+
+    def list_consumer_group_offsets(
+        client: AdminClient, request: list[Any], **options: Any
+    ) -> dict[str, "Future[Any]"]:
+        code = next(codes, None)
+        if code is None:
+            return ask(client, request, **options)
+        answered.append(code)
+        future: Future[Any] = Future()
+        future.set_exception(KafkaException(KafkaError(code)))
+        return {request[0].group_id: future}
+
+    monkeypatch.setattr(AdminClient, "list_consumer_group_offsets", list_consumer_group_offsets)
+    return answered
+
+
+def test_a_coordinator_that_takes_the_group_over_is_asked_again(
+    real_broker: Broker, group: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(real_broker, group, topic, 0)
+    moves = [KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS]
+    answered = answering_first(monkeypatch, iter(moves))
+    assert consumed_offsets(real_broker.common, group=group, topic=topic) == {0: COMMITTED, 1: PRESENT}
+    assert answered == moves
+
+
+def test_a_coordinator_that_never_comes_to_rest_is_an_error(
+    real_broker: Broker, group: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared_events.kafka.offsets.TIMEOUT_SECONDS", 0.5)
+    answered = answering_first(monkeypatch, itertools.repeat(KafkaError.COORDINATOR_LOAD_IN_PROGRESS))
+    with pytest.raises(KafkaException, match="COORDINATOR_LOAD_IN_PROGRESS"):
+        consumed_offsets(real_broker.common, group=group, topic=topic)
+    assert len(answered) > 1
+
+
+def test_another_refusal_of_the_coordinator_is_an_error_at_once(
+    real_broker: Broker, group: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = answering_first(monkeypatch, itertools.repeat(KafkaError.GROUP_AUTHORIZATION_FAILED))
+    with pytest.raises(KafkaException, match="GROUP_AUTHORIZATION_FAILED"):
+        consumed_offsets(real_broker.common, group=group, topic=topic)
+    assert answered == [KafkaError.GROUP_AUTHORIZATION_FAILED]
 
 
 def test_a_topic_that_does_not_exist_and_a_broker_that_is_away_are_errors(
