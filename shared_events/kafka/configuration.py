@@ -7,10 +7,15 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
+from .logs import OncePerMinute
+
 Configuration = Mapping[str, str | int | float | bool]
 """Where the brokers are and how to log in: `bootstrap.servers` and the security settings, named as librdkafka names them."""
 
 _RECOVERY: dict[str, Any] = {
+    # A consumer that lost all brokers begins its back-off anew with each try (librdkafka 2.16): it never grows, and the default of
+    # 0.1 s makes twenty tries a second for as long as the outage lasts.
+    "reconnect.backoff.ms": 500,
     "reconnect.backoff.max.ms": 1_000,  # the default of 10 s would add to every outage
     "topic.metadata.refresh.interval.ms": 10_000,  # a topic that was made anew is found soon
     "socket.keepalive.enable": True,
@@ -18,6 +23,7 @@ _RECOVERY: dict[str, Any] = {
 }
 
 logger = logging.getLogger("librdkafka")
+logger.addFilter(OncePerMinute())
 
 
 class KafkaConfigurationError(Exception):

@@ -281,7 +281,7 @@ def refuse_some_for_good(scene: Scene) -> None:
 
 
 def deliver_twice(scene: Scene, *, topic: str) -> None:
-    """Records of a topic once more, in an order by chance: all of this load's, and some that are older."""
+    """Records of a topic once more, in an order by chance: of this load's up to COPIES, and as many that are older."""
     servers = scene.stage.services.kafka.bootstrap_servers
     found = [
         (bytes(message.key() or b""), bytes(message.value() or b""))
@@ -292,7 +292,7 @@ def deliver_twice(scene: Scene, *, topic: str) -> None:
     again = [record for record in found if record[0] in own]
     assert again, "no record of this load is on the topic"
     older = [record for record in found if record[0] not in own]
-    again += scene.chance.sample(older, min(len(older), COPIES))
+    again = [record for some in (again, older) for record in scene.chance.sample(some, min(len(some), COPIES))]
     scene.chance.shuffle(again)
     producer = Producer({"bootstrap.servers": servers})
     for key, value in again:
