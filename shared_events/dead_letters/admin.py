@@ -100,9 +100,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     def replay_letters(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponse | None:
         def act(letters: Sequence[DeadLetter], order: Order) -> str:
             counts = Counter(verdict for _, verdict in replay(letters, replayer_from_settings(), order))
-            return ", ".join(f"{counts[verdict]} {verdict.label}" for verdict in Verdict if counts[verdict]).replace(
-                str(Verdict.REPLAY.label), "replayed"
-            )
+            return ", ".join(f"{counts[verdict]} {verdict.outcome}" for verdict in Verdict if counts[verdict])
 
         return self._confirmed(
             request, queryset, act, action="replay_letters", question="Replay these dead letters?", verb="Replay"

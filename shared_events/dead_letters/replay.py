@@ -38,6 +38,11 @@ class Verdict(models.TextChoices):
     UNREADABLE = "unreadable", "still cannot be read"
     FAILED_AGAIN = "failed_again", "failed again: see the log"
 
+    @property
+    def outcome(self) -> str:
+        """What the replay did, in words."""
+        return "replayed" if self is Verdict.REPLAY else str(self.label)
+
 
 class SupersededError(Exception):
     """Somebody was faster: the transaction of the replay is rolled back."""

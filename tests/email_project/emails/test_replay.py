@@ -1,6 +1,7 @@
 """Replaying dead letters of the e-mail service: judged, guarded, audited."""
 
 import re
+import signal
 from datetime import timedelta
 from io import StringIO
 from typing import Any
@@ -151,20 +152,74 @@ def command(*arguments: str) -> str:
 
 def test_the_command_prints_what_it_did_and_keeps_to_the_class() -> None:
     letter = failed()
-    assert command("--class", "policy", "--reason", "x") == "no open dead letters\n"
+    assert command("--class", "policy", "--reason", "x").startswith("no open dead letters of class 'policy'")
     assert command("--all", "--dry-run").endswith("1 replay\n")
     assert mail_of(letter).status == Status.FAILED
     assert command("--id", str(letter.notification_id), "--reason", "x", "--per-second", "1000").endswith("1 replay\n")
     assert mail_of(letter).status == Status.RETRY_PENDING
 
 
+class FailsAgain(MailReplayer):
+    """A server that refuses at once whatever is replayed: each replay leaves another dead letter behind."""
+
+    def replay(self, letter: DeadLetter) -> None:
+        super().replay(letter)
+        DeadLetter.of_notification(
+            letter.subject_id, letter.generation + 1, letter_class="recipient", cause="no", original=b"{}"
+        ).save()
+
+
+def test_the_command_replays_each_letter_once_that_was_open_when_it_began(settings: Any) -> None:
+    settings.DEAD_LETTER_REPLAYER = f"{__name__}.FailsAgain"
+    letters = [failed(), failed()]
+    assert command("--all", "--reason", "x", "--per-second", "1000").endswith("\n2 replay\n")
+    assert {letter.generation for letter in DeadLetter.objects.open()} == {1}
+    assert DeadLetter.objects.open().count() == len(letters)
+
+
+def test_a_dry_run_says_what_would_be_and_a_run_says_what_was() -> None:
+    failed()
+    assert "  would be processed again\n" in command("--all", "--dry-run")
+    assert "  replayed\n" in command("--all", "--reason", "x", "--per-second", "1000")
+
+
+def test_a_class_that_no_open_letter_has_is_answered_with_those_that_there_are() -> None:
+    assert command("--class", "nope", "--dry-run") == "no open dead letters of class 'nope'; open ones are of: none\n"
+    letter_class = failed().letter_class
+    failed()
+    assert command("--class", "nope", "--dry-run").endswith(f"open ones are of: {letter_class}\n")
+
+
+class StopsAfterOne(MailReplayer):
+    """An operator's Ctrl-C while the first letter is replayed."""
+
+    def replay(self, letter: DeadLetter) -> None:
+        super().replay(letter)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_ends_the_command_after_the_letter_under_way_and_it_says_what_is_left(settings: Any) -> None:
+    settings.DEAD_LETTER_REPLAYER = f"{__name__}.StopsAfterOne"
+    for _ in range(3):
+        failed()
+    out = StringIO()
+    with pytest.raises(CommandError, match="2 of 3 were not looked at"):
+        call_command("replay_dead_letters", "--all", "--reason", "x", stdout=out)
+    assert out.getvalue().endswith("\n1 replay\n")
+    assert DeadLetter.objects.open().count() == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("--all",), "--reason is missing"),
+        (("--all", "--reason", " "), "--reason is missing"),
         (("--reason", "x"), "nothing is chosen"),
         (("--id", "abc", "--reason", "x"), "--id"),
-        (("--all", "--reason", "x", "--per-second", "0"), "not above 0"),
+        (("--all", "--class", "recipient", "--reason", "x"), "not allowed with"),
+        (("--all", "--reason", "x", "--per-second", "0"), "--per-second 0 is no number"),
+        (("--all", "--reason", "x", "--per-second", "nan"), "--per-second nan is no number"),
+        (("--all", "--reason", "x", "--per-second", "1e-300"), "--per-second 1e-300 is no number"),
     ],
 )
 def test_the_commands_errors_say_what_to_do(arguments: tuple[str, ...], words: str) -> None:
