@@ -8,6 +8,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 LOCK_WAIT_TIMEOUT = 1205  # InnoDB rolls back only the statement: the transaction has to be rolled back by us
 DEADLOCK = 1213
+MISSING_TABLE = 1146
 CONNECTION_LOST = frozenset({2002, 2003, 2005, 2006, 2013, 2027, 2055, 4031, 1927})
 REFUSED_LOGIN = frozenset({1044, 1045, 1049, 1698})
 _PASSING = CONNECTION_LOST | {
@@ -43,6 +44,11 @@ def is_lock_timeout(error: BaseException) -> bool:
 
 def is_connection_lost(error: BaseException) -> bool:
     return isinstance(error, InterfaceError) or error_number(error) in CONNECTION_LOST
+
+
+def is_missing_table(error: BaseException) -> bool:
+    """True where migrations have not been run."""
+    return error_number(error) == MISSING_TABLE or str(error).startswith("no such table")
 
 
 def is_passing(error: BaseException) -> bool:

@@ -5,17 +5,25 @@ import sys
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import OperationalError
+from django.db import DatabaseError, InterfaceError
 
 from shared_events.kafka.configuration import KafkaConfigurationError
-from shared_events.runtime.database import REFUSED_LOGIN, error_number
+from shared_events.runtime.database import REFUSED_LOGIN, error_number, is_connection_lost, is_missing_table, is_passing
 
 if TYPE_CHECKING:
     from django.core.handlers.wsgi import WSGIHandler
 
 
+INTERRUPTED = 130
+"""The exit code of a command that was ended by Ctrl-C, as a shell gives it."""
+
+
 def run(settings_module: str) -> None:
-    """Runs the command in sys.argv. A missing or wrong variable ends it with one sentence instead of a traceback, exit code 1."""
+    """Runs the command in sys.argv.
+
+    A missing or wrong variable, a database that is away or has no tables, a closed pipe or Ctrl-C ends it with one sentence at most
+    instead of a traceback; exit code 1, for Ctrl-C 130.
+    """
     from django.core.management import execute_from_command_line
 
     os.environ["DJANGO_SETTINGS_MODULE"] = settings_module
@@ -26,12 +34,28 @@ def run(settings_module: str) -> None:
         execute_from_command_line(sys.argv)
     except (ImproperlyConfigured, KafkaConfigurationError) as error:
         sys.exit(f"configuration: {error}")
-    except OperationalError as error:
-        if error_number(error) not in REFUSED_LOGIN:
+    except (DatabaseError, InterfaceError) as error:
+        if not (sentence := _sentence(error)):
             raise
-        sys.exit(
-            f"configuration: the database refuses DATABASE_URL's account ({error.args[1]}): check user, password, name and grants"
-        )
+        sys.exit(sentence)
+    except BrokenPipeError:
+        # Whoever read the output wants no more of it. At its exit Python would flush what is left into the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _sentence(error: Exception) -> str:
+    """What an operator can do about an error of the database; empty for a defect of ours."""
+    words = error.args[1] if error_number(error) is not None and len(error.args) > 1 else error
+    if error_number(error) in REFUSED_LOGIN:
+        return f"configuration: the database refuses DATABASE_URL's account ({words}): check user, password, name and grants"
+    if is_missing_table(error):
+        return f"the database of DATABASE_URL is not set up ({words}): run `manage.py migrate` of this project first"
+    if is_connection_lost(error) or "unable to open database file" in str(error):
+        return f"the database of DATABASE_URL cannot be reached ({words}): check host, port or path, and that it runs; then try again"
+    return f"the database is busy or away ({words}): try again" if is_passing(error) else ""
 
 
 def wsgi_application(settings_module: str) -> "WSGIHandler":

@@ -26,7 +26,17 @@ REFUSED: list[tuple[str, str | None, Callable[[], Any], str]] = [
     ("DATABASE_URL", None, environment.database, "DATABASE_URL is not set: set it to mysql://user:password@host:3306/database"),
     ("DATABASE_URL", "postgres://u:p@h/d", environment.database, "DATABASE_URL begins with 'postgres': set it to mysql://"),
     ("DATABASE_URL", "nonsense", environment.database, "DATABASE_URL begins with 'nonsense': set it to mysql://"),
-    ("DATABASE_URL", "mysql://u:p@h:port/d", environment.database, "DATABASE_URL begins with 'mysql': set it to mysql://"),
+    ("DATABASE_URL", "mysql://u:p@h:port/d", environment.database, "DATABASE_URL has a port that is no number from 1 to 65535: set it to mysql://"),
+    ("DATABASE_URL", "mysql://u:p@h:0/d", environment.database, "DATABASE_URL has a port that is no number from 1 to 65535"),
+    ("DATABASE_URL", "mysql://u:p[@h/d", environment.database, "DATABASE_URL is no URL (in a password, [ is %5B"),
+    ("DATABASE_URL", "mysql://", environment.database, "DATABASE_URL names no host: set it to mysql://"),
+    ("DATABASE_URL", "mysql://u:p@h/", environment.database, "DATABASE_URL names no database: set it to mysql://"),
+    ("DATABASE_URL", "sqlite:///", environment.database, "DATABASE_URL names no file: set it to mysql://"),
+    ("REDIS_URL", "redis://:p[@h/0", environment.redis_url, "REDIS_URL is no URL (in a password, [ is %5B"),
+    ("REDIS_URL", "redis://h:x/0", environment.redis_url, "REDIS_URL has a port that is no number from 1 to 65535: set it to redis://"),
+    ("REDIS_URL", "redis://h/abc", environment.redis_url, "REDIS_URL ends in 'abc', which is no database's number: set it to redis://"),
+    ("KAFKA_SECURITY_PROTOCOL", "SASL_SSL", environment.kafka, "KAFKA_SASL_MECHANISM is not set and KAFKA_SECURITY_PROTOCOL=SASL_SSL"),
+    ("KAFKA_SASL_USERNAME", "u", environment.kafka, "KAFKA_SASL_USERNAME is set and KAFKA_SECURITY_PROTOCOL=PLAINTEXT does not log in"),
 ]  # fmt: skip
 
 
@@ -41,12 +51,43 @@ def test_a_wrong_value_is_refused_by_name_value_and_remedy(
         read()
 
 
-@pytest.mark.parametrize("value", ["ten", "-1", "nan", "inf", "-inf", "1,5", "0x10", "1 s"])
+@pytest.mark.parametrize("value", ["ten", "-1", "1e10", "nan", "inf", "-inf", "1,5", "0x10", "1 s"])
 def test_what_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("X_SECONDS", value)
-    words = f"X_SECONDS={value!r} is no number of seconds from 0 on: set one, or leave it unset for 30"
+    words = f"X_SECONDS={value!r} is no number of seconds from 0 to 1,000,000,000: set one, or leave it unset for 30"
     with pytest.raises(ImproperlyConfigured, match=re.escape(words)):
         environment.number("X_SECONDS", 30)
+
+
+def test_days_that_lead_before_the_calendar_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("X_DAYS", "800000")
+    with pytest.raises(ImproperlyConfigured, match="X_DAYS='800000' is no number of days from 0 to 36,500"):
+        environment.number("X_DAYS", 90, unit="days")
+
+
+@pytest.mark.parametrize("value", ["GSSAPI", "scram"])
+def test_a_mechanism_that_the_client_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.setenv(f"KAFKA_SASL_{name}", "x")
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("KAFKA_SASL_MECHANISM", value)
+    with pytest.raises(
+        ImproperlyConfigured, match=f"KAFKA_SASL_MECHANISM='{value}' is none: set it to one of PLAIN, SCRAM-SHA-256"
+    ):
+        environment.kafka()
+
+
+def test_no_error_shows_more_of_a_url_than_its_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in (
+        "mysql://u:sec/ret@h:3306/d",
+        "mysql://u:secret[@h/d",
+        "mysql://u:p:secret@h:secret/d",
+        "mysql://u:secret@",
+    ):
+        monkeypatch.setenv("DATABASE_URL", url)
+        with pytest.raises(ImproperlyConfigured) as raised:
+            environment.database()
+        assert "sec" not in str(raised.value)
 
 
 @pytest.mark.parametrize(("value", "expected"), [("", 30), ("0", 0), ("0.25", 0.25), ("1e3", 1000), (" 7 ", 7)])
@@ -120,11 +161,17 @@ def test_kafkas_settings_are_those_that_are_set(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delenv(f"KAFKA_{name}", raising=False)
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "a:9092,b:9092")
     assert environment.kafka() == {"bootstrap.servers": "a:9092,b:9092"}
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("KAFKA_SASL_MECHANISM", "PLAIN")
     monkeypatch.setenv("KAFKA_SASL_USERNAME", "ada")
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "$ecret")
     monkeypatch.setenv("KAFKA_SSL_CA", __file__)
     assert environment.kafka() == {
         "bootstrap.servers": "a:9092,b:9092",
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "PLAIN",
         "sasl.username": "ada",
+        "sasl.password": "$ecret",
         "ssl.ca.location": __file__,
     }
 
