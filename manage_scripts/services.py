@@ -173,6 +173,10 @@ def main() -> None:
         run(parser.parse_intermixed_args())
     except (ServiceError, programs.ProgramMissingError) as error:
         sys.exit(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"{error.filename}: {error.strerror}; name a folder with --dir that this user can write to")
 
 
 if __name__ == "__main__":

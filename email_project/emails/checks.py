@@ -4,10 +4,11 @@ from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 (Django's name)
+from django.core.exceptions import ImproperlyConfigured
 
 from shared_events.service.checks import base_above_maximum
 
-from .smtp import SmtpServer
+from .sender_options import read_server, require_sender
 
 
 @register
@@ -21,9 +22,9 @@ def check_server(**_: Any) -> list[CheckMessage]:
     if not settings.EMAIL_URL:
         return []
     try:
-        server = SmtpServer.from_url(settings.EMAIL_URL)
-    except ValueError as error:
-        return [Error(f"EMAIL_URL: {error}", id="emails.E002")]
+        server = read_server()
+    except ImproperlyConfigured as error:
+        return [Error(str(error), id="emails.E002")]
     if server.username and server.security == "none":
         return [
             Warning(
@@ -32,4 +33,14 @@ def check_server(**_: Any) -> list[CheckMessage]:
                 id="emails.W001",
             )
         ]
+    return []
+
+
+@register
+def check_sender(**_: Any) -> list[CheckMessage]:
+    if settings.DEFAULT_FROM_EMAIL:
+        try:
+            require_sender()
+        except ImproperlyConfigured as error:
+            return [Error(str(error), id="emails.E003")]
     return []

@@ -32,13 +32,22 @@ def server_from_settings() -> SmtpServer:
     for name in ("EMAIL_URL", "DEFAULT_FROM_EMAIL"):
         if not getattr(settings, name):
             raise ImproperlyConfigured(f"{name} is not set: a worker that sends mail needs it, see .env.example")
+    require_sender()
+    return read_server()
+
+
+def require_sender() -> None:
+    """ImproperlyConfigured where mails cannot come from DEFAULT_FROM_EMAIL: each would be found impossible to render, one by one."""
     try:
         message_id_for(UUID(int=0), settings.DEFAULT_FROM_EMAIL)
     except ValueError as error:
-        # Otherwise every mail would be found impossible to render, one by one.
         raise ImproperlyConfigured(
             f"DEFAULT_FROM_EMAIL={settings.DEFAULT_FROM_EMAIL!r}: {error}; set it to NotifyX <noreply@example.com>"
         ) from error
+
+
+def read_server() -> SmtpServer:
+    """What EMAIL_URL, EMAIL_SSL_CA and the time-outs say; ImproperlyConfigured where they are wrong."""
     try:
         server = SmtpServer.from_url(
             settings.EMAIL_URL,

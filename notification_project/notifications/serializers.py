@@ -1,6 +1,7 @@
 """What a client may send, strictly typed, and what it is shown."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -122,6 +123,14 @@ class StrictSerializer(serializers.Serializer[Any]):
         return value
 
 
+class WordField(serializers.ChoiceField):
+    """One of a few words; the error names them."""
+
+    def __init__(self, choices: Sequence[str], **options: Any) -> None:
+        named = f"Must be one of: {', '.join(choices)}."
+        super().__init__(choices, error_messages={"invalid_choice": named}, **options)
+
+
 class NotificationRequestSerializer(StrictSerializer):
     """One notification as it is sent in."""
 
@@ -134,12 +143,9 @@ class NotificationRequestSerializer(StrictSerializer):
     metadata = MetadataField(required=False, default=dict)
     send_after = InstantField(required=False, allow_null=True, default=None)
     send_before = InstantField(required=False, allow_null=True, default=None)
-    on_uncertain = serializers.ChoiceField(
-        choices=Notification.OnUncertain.choices, required=False, default=Notification.OnUncertain.RESEND
+    on_uncertain = WordField(
+        choices=Notification.OnUncertain.values, required=False, default=str(Notification.OnUncertain.RESEND)
     )
-
-    def validate_on_uncertain(self, value: str) -> str:
-        return str(value)
 
     def validate(self, attrs: Any) -> Any:
         if attrs["send_after"] and attrs["send_before"] and attrs["send_before"] <= attrs["send_after"]:
@@ -158,8 +164,13 @@ class BatchRequestSerializer(StrictSerializer):
 class ResolutionRequestSerializer(StrictSerializer):
     """An operator's word on an UNCERTAIN notification."""
 
-    resolution = serializers.ChoiceField(choices=["delivered", "not_delivered", "resend"])
+    resolution = WordField(choices=["delivered", "not_delivered", "resend"])
     reason = TextField(max_length=500)
+
+    def validate_reason(self, value: str) -> str:
+        if not value.strip():
+            raise serializers.ValidationError("Must say why, for the audit.", code="blank")
+        return value
 
 
 class FailureSerializer(serializers.Serializer[Any]):

@@ -209,6 +209,7 @@ def test_a_fault_that_could_not_be_made_or_ended_what_it_must_not_breaks_its_row
     [
         (["--only", "x", "--write"], "--write goes with --full or --soak"),
         (["--soak", "0"], "--soak 0: give minutes above 0"),
+        (["--soak", "10081"], "give minutes above 0, and 10,080 (a week) at most"),
         (["--soak", "-1"], "--soak -1: give minutes above 0"),
         (["--full", "--quick"], "not allowed with argument"),
     ],
@@ -219,6 +220,13 @@ def test_the_command_refuses_what_contradicts_itself(
     with pytest.raises(SystemExit, match="2"):
         parse(arguments)
     assert words in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_in_one_sentence() -> None:
+    command = [sys.executable, "-m", "tests.proof", "--quick", "--services", "/dev/null/x"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == "--services /dev/null/x: Not a directory; name a folder that this user can write to\n"
 
 
 def test_memory_that_grew_is_told_and_a_process_is_measured_with_its_children() -> None:

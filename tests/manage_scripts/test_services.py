@@ -256,3 +256,12 @@ def test_the_command_starts_shows_and_stops_a_server(tmp_path: Path) -> None:
     finally:
         run("stop")
     assert not answers(services)
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_in_one_sentence() -> None:
+    command = [sys.executable, str(ROOT / "manage_scripts" / "services.py"), "start", "--dir", "/dev/null/x"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("/dev/null/x")
+    assert ended.stderr.endswith("name a folder with --dir that this user can write to\n")
+    assert ended.stderr.count("\n") == 1

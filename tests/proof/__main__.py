@@ -42,7 +42,11 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="notifyx-proof-") as temporary:
         folder = options.services or Path(temporary)
         logs = folder / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
+        try:
+            logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            print(f"--services {folder}: {error.strerror}; name a folder that this user can write to", file=sys.stderr)
+            return 2
         with stage(folder / "services", logs, replicas=2 if options.soak else 1) as found:
             holds = show(found, options, seed)
         if not holds:

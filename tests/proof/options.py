@@ -7,6 +7,7 @@ DESCRIPTION = (
     "Shows what NotifyX promises: starts real services and every process, makes one fault happen after the other while a load runs, "
     "and prints what came of each notification. Exit code 0 only if every row keeps every promise."
 )
+LONGEST_SOAK_MINUTES = 10_080
 COLUMNS = """\
 a row says, of the notifications that were accepted while its fault happened:
   accepted      answered with 202
@@ -58,8 +59,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="a folder for the services and logs, which is kept (else a temporary one)",
     )
     options = parser.parse_args(arguments)
-    if options.soak is not None and not 0 < options.soak < 10_000:
-        parser.error(f"--soak {options.soak:g}: give minutes above 0")
+    if options.soak is not None and not 0 < options.soak <= LONGEST_SOAK_MINUTES:
+        parser.error(f"--soak {options.soak:g}: give minutes above 0, and {LONGEST_SOAK_MINUTES:,} (a week) at most")
     if options.write and not (options.full or options.soak):
         parser.error("--write goes with --full or --soak: the document shows whole runs only")
     return options

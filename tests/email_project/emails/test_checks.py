@@ -36,6 +36,15 @@ def test_a_url_that_cannot_be_read_is_refused(settings: Settings, url: str) -> N
     assert found(settings, EMAIL_URL=url) == ["emails.E002"]
 
 
+def test_a_file_of_authorities_that_cannot_be_read_is_refused(settings: Settings) -> None:
+    assert found(settings, EMAIL_URL="smtp+tls://relay.test", EMAIL_SSL_CA="/nonexistent.pem") == ["emails.E002"]
+
+
+@pytest.mark.parametrize("sender", ["nobody", "a@b@c"])
+def test_a_sender_that_is_no_address_is_refused(settings: Settings, sender: str) -> None:
+    assert found(settings, EMAIL_URL="", DEFAULT_FROM_EMAIL=sender) == ["emails.E003"]
+
+
 @pytest.mark.parametrize(
     ("url", "ids"),
     [

@@ -4,7 +4,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 
 from email_project.emails.models import SentEmail
 from shared_events.contracts.events import id_at, new_id
@@ -125,3 +125,9 @@ def test_a_broken_invariant_is_named_with_a_row_and_exit_code_1(fields: dict[str
     broken = [line for line in table.splitlines() if "BROKEN" in line]
     assert code == 1
     assert any(line.startswith(sentence) and str(mail) in line for line in broken), table
+
+
+@pytest.mark.parametrize("batch", ["0", "-5"])
+def test_a_batch_of_no_rows_is_refused(batch: str) -> None:
+    with pytest.raises(CommandError, match=f"--batch {batch} is no number of rows"):
+        call_command("prune", "--batch", batch)

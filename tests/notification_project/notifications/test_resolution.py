@@ -59,7 +59,9 @@ def test_only_what_is_uncertain_can_be_resolved(api: Api, status: str) -> None:
     assert not OutboxEvent.objects.exists()
 
 
-@pytest.mark.parametrize("body", [{"resolution": "maybe"}, {"reason": ""}, {"reason": "x" * 501}, {"unknown": 1}])
+@pytest.mark.parametrize(
+    "body", [{"resolution": "maybe"}, {"reason": ""}, {"reason": " \n"}, {"reason": "x" * 501}, {"unknown": 1}]
+)
 def test_a_bad_resolution_is_400_and_stores_nothing(api: Api, body: dict[str, Any]) -> None:
     answer = resolve(api, uncertain(api), **body)
     assert answer.status_code == 400

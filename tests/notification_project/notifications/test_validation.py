@@ -47,6 +47,11 @@ def test_on_uncertain_is_resend_or_hold(api: Api, value: Any) -> None:
     assert_refused(api, BodyFactory.build(on_uncertain=value), "/on_uncertain")
 
 
+def test_a_word_that_is_none_of_a_few_is_answered_with_those(api: Api) -> None:
+    response = api.post(BodyFactory.build(on_uncertain="drop"))
+    assert [error["detail"] for error in response.json()["errors"]] == ["Must be one of: resend, hold."]
+
+
 @pytest.mark.parametrize(
     ("name", "pointer"), [("cc", "/cc"), ("a/b~c", "/a~1b~0c"), ("x" * 100, "/" + "x" * 64), ("", "/")]
 )

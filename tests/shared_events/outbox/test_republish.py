@@ -28,7 +28,14 @@ def test_what_was_published_since_is_due_again_and_the_rest_is_left(monkeypatch:
     assert set(due.values_list("pk", "status", "publication")) == {(pk, "PENDING", 4) for pk in since}
 
 
-@pytest.mark.parametrize(("since", "words"), [("yesterday", "is no time"), ("2030-01-31T12:00:00", "has no offset")])
+@pytest.mark.parametrize(
+    ("since", "words"),
+    [
+        ("yesterday", "is no time"),
+        ("0001-01-01T00:00:00+14:00", "is no time"),
+        ("2030-01-31T12:00:00", "has no offset"),
+    ],
+)
 def test_a_time_that_is_none_or_could_be_anywhere_is_refused(since: str, words: str) -> None:
     with pytest.raises(CommandError, match=words):
         republish(since)

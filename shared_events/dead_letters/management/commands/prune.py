@@ -2,7 +2,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.utils.module_loading import import_string
 
 from shared_events.dead_letters.retention import BATCH, prune
@@ -20,13 +20,15 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="only count")
 
     def handle(self, *_args: Any, batch: int, dry_run: bool, **_options: Any) -> None:
+        if batch < 1:
+            raise CommandError(f"--batch {batch} is no number of rows: give 1 or more")
         with StopSignal() as stop:
             for rule in import_string(settings.PRUNE_RULES):
                 if dry_run:
                     self.stdout.write(f"{rule.name}: {rule.rows().count()} would be deleted")
                     continue
                 deleted = 0
-                for count in prune(rule, batch=max(1, batch)):
+                for count in prune(rule, batch=batch):
                     deleted += count
                     if stop.received:
                         break

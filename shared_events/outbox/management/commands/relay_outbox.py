@@ -1,5 +1,5 @@
 from argparse import ArgumentParser
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
@@ -22,11 +22,11 @@ REPUBLISH_BATCH = 1_000
 def instant(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
-    except ValueError as error:
+        if found.tzinfo is None:
+            raise CommandError(f"--republish-since {text!r} has no offset: append Z or +01:00")
+        return found.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise CommandError(f"--republish-since {text!r} is no time: give one such as 2030-01-31T12:00:00Z") from error
-    if found.tzinfo is None:
-        raise CommandError(f"--republish-since {text!r} has no offset: append Z or +01:00")
-    return found
 
 
 def republish(since: datetime) -> int:
