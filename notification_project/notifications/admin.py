@@ -42,7 +42,7 @@ class NotificationAdmin(ResolvingAdmin):
     ordering = ("-id",)
     fieldsets: ClassVar = (
         (None, {"fields": ("id", "status", "client", "recipient", "subject", "client_reference", "metadata")}),
-        ("Times", {"fields": ("created_at", "send_after", "send_before", "sent_at", "next_attempt_at")}),
+        ("Times", {"fields": ("created_at", "send_after", "send_before", "sent_at", "ended_at", "next_attempt_at")}),
         (
             "Outcome",
             {

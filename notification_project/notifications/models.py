@@ -69,12 +69,13 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
 
     def mark_cancelled(self) -> int:
         return self.filter(status=Notification.Status.PENDING).update(
-            status=Notification.Status.CANCELLED, reconcile_at=None
+            status=Notification.Status.CANCELLED, ended_at=Now(), reconcile_at=None
         )
 
     def mark_unpublishable(self, reason: str) -> int:
         return self.filter(status=Notification.Status.PENDING).update(
             status=Notification.Status.FAILED,
+            ended_at=Now(),
             failure_class="unpublishable",
             failure_code="unpublishable",
             failure_detail=reason[:500],
@@ -84,7 +85,12 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
     def mark_publishable(self) -> int:
         """FAILED as unpublishable → PENDING: its event is published again."""
         return self.filter(status=Notification.Status.FAILED, failure_class="unpublishable").update(
-            status=Notification.Status.PENDING, failure_class="", failure_code="", failure_detail="", reconcile_at=Now()
+            status=Notification.Status.PENDING,
+            ended_at=None,
+            failure_class="",
+            failure_code="",
+            failure_detail="",
+            reconcile_at=Now(),
         )
 
     def merge(self, status: str, status_version: int, values: dict[str, Any]) -> int:
@@ -144,6 +150,7 @@ class Notification(models.Model):
     status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
     status_version = models.PositiveIntegerField(default=0)
     sent_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True, help_text="When it became FAILED or CANCELLED; none where it is neither")
     failure_class = models.CharField(max_length=16, blank=True, default="")
     failure_code = models.CharField(max_length=32, blank=True, default="")
     failure_detail = models.CharField(max_length=500, blank=True, default="")

@@ -60,7 +60,11 @@ def timeline(notification: Notification, event: OutboxEvent | None) -> list[dict
         entries.append(_entry(notification.sent_at, "sent", possible_duplicates=notification.possible_duplicates))
     elif notification.status == Notification.Status.FAILED:
         entries.append(
-            _entry(None, "failed", **{"class": notification.failure_class, "code": notification.failure_code})
+            _entry(
+                notification.ended_at,
+                "failed",
+                **{"class": notification.failure_class, "code": notification.failure_code},
+            )
         )
     elif notification.status == Notification.Status.UNCERTAIN:
         entries.append(
@@ -71,7 +75,7 @@ def timeline(notification: Notification, event: OutboxEvent | None) -> list[dict
             }
         )
     elif notification.status == Notification.Status.CANCELLED:
-        entries.append(_entry(None, "cancelled"))
+        entries.append(_entry(notification.ended_at, "cancelled"))
     elif notification.next_attempt_at is not None:
         entries.append(_entry(notification.next_attempt_at, "next attempt"))
     return entries

@@ -189,6 +189,7 @@ def _values(status: str, rows: dict[UUID, _Merged]) -> dict[str, Any]:
     events = {key: merged.event for key, merged in rows.items()}
     values: dict[str, Any] = {
         "reconciled": 0,
+        "ended_at": None,
         "attempts": _each("attempts", {key: merged.attempts for key, merged in rows.items()}),
     }
     for name in ("possible_duplicates", "generation"):
@@ -208,6 +209,7 @@ def _values(status: str, rows: dict[UUID, _Merged]) -> dict[str, Any]:
         failures = {key: event.failure for key, event in events.items() if isinstance(event, EmailFailed)}
         return {
             **values,
+            "ended_at": _each("ended_at", {key: event.occurred_at for key, event in events.items()}),
             "failure_class": _each(
                 "failure_class", {key: failure.failure_class[:16] for key, failure in failures.items()}
             ),

@@ -1,14 +1,26 @@
 """GET of one notification and its timeline."""
 
 import json
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from notification_project.notifications import status
 from notification_project.notifications.models import Notification
+from shared_events.contracts.events import EmailFailed, Failure, encode, new_id, now
 from shared_events.outbox.models import OutboxEvent
 from tests.notification_project.conftest import URL, Api
-from tests.notification_project.factories import BodyFactory, NotificationFactory, OutboxEventFactory, ago, ahead
+from tests.notification_project.factories import (
+    BodyFactory,
+    NotificationFactory,
+    OutboxEventFactory,
+    ago,
+    ahead,
+    record,
+)
+
+CLOCKS_DIFFER = timedelta(seconds=2)  # the database's from this process's
 
 ATTEMPTS = [
     {"n": 1, "at": "2030-01-01T00:00:00Z", "phase": "rcpt", "outcome": "deferred", "code": 451, "enhanced_code": "4.7.1",
@@ -118,6 +130,25 @@ def test_the_timeline_tells_the_way_over_both_services(api: Api) -> None:
 def test_the_timeline_ends_with_what_is_now(api: Api, fields: dict[str, Any], last: tuple[str, Any]) -> None:
     entry = events(api, NotificationFactory.create(client=api.client, **fields))[-1]
     assert (entry["event"], entry["detail"]) == last
+
+
+def test_the_timeline_says_when_it_was_cancelled(api: Api) -> None:
+    before = now()
+    path = api.post(BodyFactory.build(send_after=ahead(minutes=5).isoformat()))["Location"]
+    assert api.request("POST", f"{path}/cancel").status_code == 200
+    entry = api.get(f"{path}/events").json()["events"][-1]
+    assert entry["event"] == "cancelled"
+    assert before - CLOCKS_DIFFER <= datetime.fromisoformat(entry["at"]) <= now() + CLOCKS_DIFFER
+
+
+def test_the_timeline_says_when_it_failed(api: Api) -> None:
+    row = NotificationFactory.create(client=api.client)
+    failed = EmailFailed(
+        event_id=new_id(), notification_id=row.pk, occurred_at=ago(minutes=3), producer="x", status_version=1,
+        failure=Failure(failure_class="size", code="5.3.4", detail="too big"),
+    )  # fmt: skip
+    status.handle([record(encode(failed))])
+    assert datetime.fromisoformat(events(api, row)[-1]["at"]) == failed.occurred_at
 
 
 def test_the_timeline_does_not_read_the_body(api: Api, count_statements: Any) -> None:

@@ -189,3 +189,12 @@ def test_a_batch_keeps_what_differs_from_row_to_row() -> None:
     for n, row in enumerate(rows):
         assert (fresh(row).status, row.possible_duplicates) == ("SENT", n)
         assert timedelta(minutes=n) <= now() - row.sent_at < timedelta(minutes=n, seconds=30)
+
+
+def test_one_that_is_replayed_has_no_end_any_more() -> None:
+    row = NotificationFactory.create()
+    failed = event(EmailFailed, row, 1)
+    merge(failed)
+    assert fresh(row).ended_at == failed.occurred_at
+    merge(event(EmailReplayed, row, 2))
+    assert fresh(row).ended_at is None

@@ -24,6 +24,7 @@ def test_the_notification_fails_with_the_reason_and_a_dead_letter_is_made() -> N
     row.refresh_from_db()
     assert (row.status, row.failure_class, row.failure_detail) == ("FAILED", "unpublishable", "MSG_SIZE_TOO_LARGE")
     assert row.reconcile_at is None
+    assert row.ended_at is not None
     letter = DeadLetter.objects.get()
     assert (letter.letter_class, letter.cause, letter.notification_id) == (
         "unpublishable",
