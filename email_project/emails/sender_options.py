@@ -55,7 +55,10 @@ def read_server() -> SmtpServer:
             reply_timeout_seconds=settings.SMTP_REPLY_TIMEOUT_SECONDS,
             ca_file=settings.EMAIL_SSL_CA,
         )
+    except ValueError as error:
+        raise ImproperlyConfigured(f"EMAIL_URL: {error}") from error
+    try:
         server.tls_context()
     except ValueError as error:
-        raise ImproperlyConfigured(f"EMAIL_URL or EMAIL_SSL_CA: {error}") from error
+        raise ImproperlyConfigured(f"EMAIL_SSL_CA: {error}") from error
     return server
