@@ -1,6 +1,7 @@
 """How each process of a project begins: the commands by manage.py, the web server by wsgi.py."""
 
 import os
+import select
 import sys
 from typing import TYPE_CHECKING
 
@@ -39,11 +40,20 @@ def run(settings_module: str) -> None:
             raise
         sys.exit(sentence)
     except BrokenPipeError:
+        if not _is_unread(sys.stdout.fileno()):
+            raise  # a socket's
         # Whoever read the output wants no more of it. At its exit Python would flush what is left into the closed pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _is_unread(descriptor: int) -> bool:
+    """True of a pipe whose reader is gone."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _sentence(error: Exception) -> str:

@@ -16,7 +16,7 @@ KAFKA_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 LARGEST = 1_000_000_000
 LARGEST_OF = {"days": 36_500}
-"""What a time may add up to: more days than these lead before the year 1, where no clock goes."""
+"""A century in days, thirty years in seconds: far more, taken from or added to now, leaves the calendar."""
 
 DATABASE_REMEDY = "mysql://user:password@host:3306/database, or sqlite:////path/file.sqlite3"
 REDIS_REMEDY = "redis://host:6379/0"

@@ -111,6 +111,12 @@ def test_a_reader_who_wants_no_more_is_no_error() -> None:
     assert (ended.returncode, ended.stderr) == (1, "")
 
 
+def test_a_connection_that_breaks_is_a_defect_with_its_traceback() -> None:
+    ended = run("-c", FROM_A_COMMAND.format(body="raise BrokenPipeError('a socket')"))
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("BrokenPipeError: a socket\n")
+
+
 def test_ctrl_c_ends_a_command_without_a_traceback() -> None:
     ended = run("-c", INTERRUPTS_ITSELF)
     assert (ended.returncode, ended.stderr) == (130, "")
