@@ -28,11 +28,13 @@ class ProcessEndedError(Exception):
     """A process ended that should not have, or ended with an error; the text holds the end of its log."""
 
 
-def _end_with(parent: int) -> Callable[[], None]:
+def end_with(parent: int) -> Callable[[], None]:
     """What a child runs before its program: ask Linux for SIGTERM when the demo dies, even by SIGKILL (prctl(2))."""
 
     def ask() -> None:
         assert _LIBC is not None
+        # The handler that a child inherits from the demo would note the signal in memory that exec throws away.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it died before the request
             os.kill(os.getpid(), signal.SIGTERM)
@@ -151,6 +153,6 @@ class Processes:
                 stdout=output if output == subprocess.PIPE else log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C in the terminal reaches the demo alone, which ends the others in order
-                preexec_fn=_end_with(os.getpid()) if _LIBC else None,  # noqa: PLW1509 it makes two system calls, no lock
+                preexec_fn=end_with(os.getpid()) if _LIBC else None,  # noqa: PLW1509 it makes few system calls, no lock
             )
         return Child(name, process, path)

@@ -24,7 +24,7 @@ from manage_scripts.demo_parts.interruption import Interruption
 from manage_scripts.demo_parts.mailbox import Mailbox, MailServer
 from manage_scripts.demo_parts.mailbox_page import MailboxPageServer
 from manage_scripts.demo_parts.ports import PortInUseError, Reservation, take
-from manage_scripts.demo_parts.processes import ProcessEndedError, Processes
+from manage_scripts.demo_parts.processes import ProcessEndedError, Processes, end_with
 
 ROOT = Path(__file__).resolve().parents[2]
 ANY_PORTS = ("--port", "0", "--email-port", "0", "--mailbox-port", "0")
@@ -328,6 +328,18 @@ def test_demo_interrupted_twice_while_it_starts_still_ends_everything(start_demo
     rest, _ = demo.communicate(timeout=5)
     assert (demo.returncode, rest.count("Traceback")) == (130, 0), rest
     assert not marked(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
+def test_a_child_that_is_just_being_started_when_the_demo_is_killed_ends() -> None:
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    Interruption().listen()  # a child inherits its handler until its own program is loaded
+    try:
+        child = subprocess.Popen(["sleep", "10"], preexec_fn=end_with(parent=-1))  # noqa: PLW1509 as the demo does
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    assert child.wait(timeout=20) == -signal.SIGTERM
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
