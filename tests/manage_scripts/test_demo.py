@@ -348,9 +348,7 @@ def test_demo_takes_its_children_along_when_it_is_killed(start_demo: Start, tmp_
     read_until(demo, "Tables (SQLite")
     wait_until(lambda: len(marked(tmp_path)) > len(services.WORKERS))
     demo.kill()
-    gone, left = psutil.wait_procs(marked(tmp_path), timeout=40)  # a worker whose Kafka has gone with it takes its time
-    assert gone
-    assert not [process.cmdline() for process in left]
+    psutil.wait_procs(marked(tmp_path), timeout=40)  # a worker whose Kafka has gone with it takes its time
     assert not marked(tmp_path)
 
 
