@@ -24,6 +24,7 @@ from shared_events.contracts.events import (
     now,
 )
 from shared_events.dead_letters.models import DeadLetter, record_dead_letters
+from shared_events.dead_letters.writer import unreadable
 from shared_events.kafka.consumer import Record
 from shared_events.outbox.claim import in_seconds
 from shared_events.outbox.models import OutboxEvent
@@ -122,21 +123,7 @@ class Intake:
             try:
                 event = decode(record.value, expected=EXPECTED)
             except UnreadableEventError as error:
-                log.error(
-                    "record cannot be read",
-                    topic=record.topic,
-                    partition=record.partition,
-                    offset=record.offset,
-                    cause=error.letter_class,
-                )
-                batch.letters.append(
-                    DeadLetter.of_record(
-                        record,
-                        letter_class=error.letter_class,
-                        cause=error.cause,
-                        notification_id=error.notification_id,
-                    )
-                )
+                batch.letters.append(unreadable(record, error))
                 continue
             if isinstance(event, EmailResolutionRequested):
                 batch.resolutions.append(event)

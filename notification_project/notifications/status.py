@@ -25,6 +25,7 @@ from shared_events.contracts.events import (
     now,
 )
 from shared_events.dead_letters.models import DeadLetter, record_dead_letters
+from shared_events.dead_letters.writer import unreadable
 from shared_events.kafka.consumer import Record
 from shared_events.outbox.bulk import per_row
 from shared_events.runtime.crash_points import CrashPoint, reach
@@ -76,18 +77,7 @@ def _read(records: Sequence[Record]) -> _Batch:
         try:
             event = decode(record.value, expected=(StatusEvent,))
         except UnreadableEventError as error:
-            log.error(
-                "record cannot be read",
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                cause=error.letter_class,
-            )
-            batch.letters.append(
-                DeadLetter.of_record(
-                    record, letter_class=error.letter_class, cause=error.cause, notification_id=error.notification_id
-                )
-            )
+            batch.letters.append(unreadable(record, error))
             continue
         key = event.notification_id
         if key not in batch.best or _rank(event) > _rank(batch.best[key]):
