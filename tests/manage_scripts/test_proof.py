@@ -1,8 +1,10 @@
 """The proof's own judgement: what a row must say to hold, which faults a run has, and what is written of it."""
 
+import json
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from shared_events.runtime.crash_points import CrashPoint
+from tests.end_to_end.platform import Answer
 from tests.proof import document, injections
 from tests.proof.faults import FAULTS, Fault
 from tests.proof.injections import Scene
@@ -25,6 +28,7 @@ from tests.proof.stage import Stage
 from tests.smtp_servers import ReceivedMail
 
 ROOT = Path(__file__).resolve().parents[2]
+BEFORE = time.monotonic()
 OUTAGE = Fault(name="an outage", inject=lambda _scene: None)
 
 
@@ -187,7 +191,11 @@ def happened(inject: Callable[[Scene], None], *, api_away: bool = False, died: t
 
 
 def refuse_twice(scene: Scene) -> None:
-    scene.load.refusals += 2
+    scene.load.refusals += [time.monotonic()] * 2
+
+
+def refuse_what_was_refused_before(scene: Scene) -> None:
+    scene.load.refusals += [BEFORE] * 2
 
 
 def fail(_scene: Scene) -> None:
@@ -201,7 +209,23 @@ def test_a_fault_that_could_not_be_made_or_ended_what_it_must_not_breaks_its_row
     assert happened(fail) == ["not shown: AssertionError: no connection was open"]
     assert happened(refuse_twice) == ["the API refused 2 times in a fault that is none of its own"]
     assert happened(refuse_twice, api_away=True) == []
+    assert happened(refuse_what_was_refused_before) == []
     assert happened(lambda _scene: None, died=("retry_emails ended with 1",)) == ["retry_emails ended with 1"]
+
+
+def test_refusals_of_one_request_bear_the_time_of_its_first() -> None:
+    left = [409, 503, 202, 409, 202]
+
+    def request(_method: str, _path: str, body: dict[str, list[Any]], **_options: Any) -> Answer:
+        accepted = {"notifications": [{"id": uuid4()} for _ in body["notifications"]]}
+        return Answer(left.pop(0), {}, json.dumps(accepted, default=str).encode())
+
+    load = Load(SimpleNamespace(request=request), "reference", Mix(), 1)  # type: ignore[arg-type]
+    load.burst(4, size=2)
+    assert not left
+    assert len(load.accepted) == 4
+    first, again, other = load.refusals
+    assert first == again < other
 
 
 @pytest.mark.parametrize(

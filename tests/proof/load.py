@@ -34,7 +34,8 @@ class Load:
     """Posts inside the `with` block. At its end each request that was begun has been answered 202, or is in `unanswered`.
 
     `reference` is the client_reference of each notification; `accepted` their ids, `held` those of them with on_uncertain=hold.
-    `refusals` counts requests that had to be repeated, `unknown_outcomes` those of them whose COMMIT was not answered.
+    `refusals` has for each refusal when (monotonic clock) its request was refused first: one that an ended API had begun is refused
+    until its mark in Redis has run out, which may be in the next fault. `unknown_outcomes` counts those whose COMMIT was not answered.
     """
 
     platform: Platform
@@ -44,7 +45,7 @@ class Load:
     accepted: list[str] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
     unanswered: list[str] = field(default_factory=list)
-    refusals: int = 0
+    refusals: list[float] = field(default_factory=list)
     unknown_outcomes: int = 0
     _abandoned: bool = False
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -99,6 +100,7 @@ class Load:
         path = "/api/v1/notifications/batch" if "notifications" in body else "/api/v1/notifications"
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         deadline = time.monotonic() + REPEAT_FOR_SECONDS
+        refused_at = 0.0
         last: Answer | str = "nothing was answered"
         while time.monotonic() < deadline and not self._abandoned:
             try:
@@ -112,7 +114,8 @@ class Load:
                 self.unknown_outcomes += b'"outcome-unknown"' in answer.body
                 if answer.status not in (409, 429, 503):
                     break
-            self.refusals += 1
+            refused_at = refused_at or time.monotonic()
+            self.refusals.append(refused_at)
             time.sleep(REPEAT_SECONDS)
         self.unanswered.append(f"{path}: {last}")
         return False

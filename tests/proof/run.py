@@ -55,7 +55,7 @@ def run_fault(stage: Stage, fault: Fault, *, seed: int, number: int) -> Row:
 def happen(fault: Fault, scene: Scene) -> Iterator[str]:
     """Makes a fault happen, mends it, and says what was wrong with that."""
     load, stage = scene.load, scene.stage
-    refusals, accepted, began = load.refusals, len(load.accepted), time.monotonic()
+    accepted, began = len(load.accepted), time.monotonic()
     try:
         fault.inject(scene)
     except Exception as error:  # noqa: BLE001 (said in the row, and the next fault has its turn)
@@ -64,8 +64,9 @@ def happen(fault: Fault, scene: Scene) -> Iterator[str]:
     else:
         if not fault.api_away and time.monotonic() - began > NOTICED_SECONDS and len(load.accepted) == accepted:
             yield "nothing was accepted meanwhile"
-    if not fault.api_away and load.refusals > refusals:
-        yield f"the API refused {load.refusals - refusals} times in a fault that is none of its own"
+    refusals = sum(refused_at >= began for refused_at in load.refusals)
+    if not fault.api_away and refusals:
+        yield f"the API refused {refusals} times in a fault that is none of its own"
     stage.heal()
     yield from stage.died
     stage.died.clear()

@@ -135,7 +135,8 @@ def soak(stage: Stage, *, minutes: float, seed: int) -> SoakReport:
             drawn[fault.name] += 1
             print(f"{passed / 60:6.1f} min  {len(load.accepted):>6} accepted  {fault.name}", flush=True)
             scene = Scene(stage=stage, load=load, chance=random.Random(f"{seed}-{drawn.total()}"))
-            wrong += [f"{fault.name}: {words}" for words in happen(fault, scene)]
+            wrong += [f"{passed / 60:.1f} min, {fault.name}: {words}" for words in happen(fault, scene)]
+            load.wait_for_more(timeout_seconds=CONVERGE_SECONDS)  # so that the next fault meets a load that flows
             calm_until = time.monotonic() + chance.uniform(*CALM_SECONDS)
             while time.monotonic() < calm_until:
                 watch.sample()
