@@ -281,6 +281,10 @@ def test_the_total_sums_up_and_tells_the_slowest() -> None:
     row = looked_at({"a": ("SENT", 1)}, {"a": 2})
     summary = total([row, row])
     assert (summary.fault, summary.accepted, summary.extra_copies, summary.seconds) == ("all 2 rows", 2, 2, 1.2)
+    assert as_markdown([row, row]).endswith(
+        "| **all 2 rows** | **2** | **2** | **0** | **0** | **2** | **2** | **0** | **0** | **1.2** |"
+    )
+    assert "all 1 rows" not in as_markdown([row])
 
 
 def run_prove(*arguments: str) -> subprocess.CompletedProcess[str]:

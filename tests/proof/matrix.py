@@ -156,6 +156,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
     names = [name.replace("_", " ") for name in COLUMNS]
     lines = ["| " + " | ".join(names) + " |", "|" + "|".join(["---", *["--:"] * (len(names) - 1)]) + "|"]
     lines += ["| " + " | ".join(str(getattr(row, name)) for name in COLUMNS) + " |" for row in rows]
-    summary = total(rows)
-    lines.append("| **" + "** | **".join(str(getattr(summary, name)) for name in COLUMNS) + "** |")
+    if len(rows) > 1:
+        summary = total(rows)
+        lines.append("| **" + "** | **".join(str(getattr(summary, name)) for name in COLUMNS) + "** |")
     return "\n".join(lines)
